@@ -1,0 +1,63 @@
+"""The boundary of the projections: what they accept, and the scale they work at."""
+
+import difflib
+import math
+import operator
+
+from array_api_compat import array_namespace, is_array_api_obj
+
+
+def real_array(w, name="w"):
+    """The namespace of w, a finite real floating array; raise naming the argument otherwise."""
+    if not is_array_api_obj(w):
+        raise TypeError(f"{name} must be an array, not {type(w).__name__}")
+    xp = array_namespace(w)
+    if not xp.isdtype(w.dtype, "real floating"):
+        raise TypeError(f"{name} must have a real floating dtype, not {w.dtype}")
+    if not bool(xp.all(xp.isfinite(w))):
+        raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
+    return xp
+
+
+def whole(value, name, least=0):
+    """`value` as an int, at least `least`."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or number < least:
+        raise ValueError(f"{name} must be an integer, at least {least}, not {value!r}")
+    return number
+
+
+def nonnegative(value, name):
+    """`value` as a float that is not NaN and not negative."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not number >= 0:
+        raise ValueError(f"{name} must be a number, at least 0, not {value!r}")
+    return number
+
+
+def moderate(w):
+    """(x, s) with w = x·s, x float64 and s a power of two: squares neither overflow nor vanish.
+
+    s is 1 unless the largest magnitude lies outside [1e-100, 1e100], so the usual w is not copied
+    twice. Sums over x are accumulated in float64.
+    """
+    xp = array_namespace(w)
+    x = xp.astype(w, xp.float64)
+    largest = float(xp.max(xp.abs(x))) if math.prod(w.shape) else 0.0
+    if largest == 0 or 1e-100 <= largest <= 1e100:
+        return x, 1.0
+    scale = 2.0 ** (math.frexp(largest)[1] - 1)
+    return x / scale, scale
+
+
+def did_you_mean(name, known):
+    """The end of an error message on an unknown name: what is known, and the nearest of it."""
+    near = difflib.get_close_matches(str(name).lower(), known, n=1)
+    return (f"; known: {', '.join(known)}" if len(known) <= 12 or not near else "") + (
+        f"; did you mean {near[0]!r}?" if near else "")

@@ -1,0 +1,115 @@
+"""Projections onto sparse vectors: most weights become zero."""
+
+from array_api_compat import array_namespace, device, is_numpy_array
+
+from ..parts import Sparse, size
+from .inputs import moderate, nonnegative, real_array, whole
+
+
+def l0_ball(w, kappa):
+    """Project onto the vectors with at most kappa nonzeros.
+
+        min over θ of ‖w − θ‖²   subject to   ‖θ‖₀ ≤ κ
+
+    θ keeps the κ entries of w of largest magnitude and zeroes the rest. Optimal because a kept
+    entry costs 0 and a dropped one w_i², whatever the others do. Not unique when the κ-th and
+    (κ+1)-th magnitudes are equal: the lower index is kept.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    kappa : int, at least 0
+
+    Returns
+    -------
+    Sparse
+        min(κ, w.size) positions and values, in w's shape and dtype.
+
+    Raises
+    ------
+    ValueError, TypeError
+        kappa is negative or not an integer; w has a NaN or an infinity; w is not real floating.
+
+    Notes
+    -----
+    O(n) by selection. Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890.
+    """
+    xp, kappa = real_array(w), whole(kappa, "kappa")
+    flat = xp.reshape(w, (-1,))
+    kept = _largest(xp.abs(flat), min(kappa, size(w)))
+    return Sparse(kept, xp.take(flat, kept), tuple(w.shape))
+
+
+def _largest(magnitude, kappa):
+    """Ascending positions of the kappa largest entries; of equal ones the lower index."""
+    xp, n = array_namespace(magnitude), size(magnitude)
+    if kappa in (0, n):
+        return xp.arange(kappa, dtype=xp.int64, device=device(magnitude))
+    if not is_numpy_array(magnitude):
+        order = xp.argsort(magnitude, descending=True, stable=True)
+        return xp.astype(xp.sort(order[:kappa]), xp.int64)
+    threshold = xp.partition(magnitude, n - kappa)[n - kappa]  # the κ-th largest, O(n)
+    above, ties = xp.flatnonzero(magnitude > threshold), xp.flatnonzero(magnitude == threshold)
+    return xp.sort(xp.concat([above, ties[:kappa - size(above)]]))
+
+
+def l1_ball(w, radius):
+    """Project onto the ball of the l1 norm.
+
+        min over θ of ‖w − θ‖²   subject to   ‖θ‖₁ ≤ r
+
+    θ = w where ‖w‖₁ ≤ r, and otherwise the soft threshold θ_i = sgn w_i · max(abs(w_i) − τ, 0) with
+    the τ ≥ 0 for which ‖θ‖₁ = r. Optimal and unique because the problem is strictly convex and the
+    soft threshold satisfies its KKT conditions, with τ the multiplier of the constraint.
+
+    τ is found as δ = M − τ, with M the largest magnitude and d = M − abs(w): Σ (δ − d_i)₊ = r. In
+    ascending order of d, δ = (r + d_1 + ... + d_j) / j with the largest j for which d_j < δ. All
+    terms are positive, so nothing cancels at a large offset.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    radius : float, at least 0
+
+    Returns
+    -------
+    Sparse
+        The nonzeros of θ, in w's shape and dtype.
+
+    Raises
+    ------
+    ValueError, TypeError
+        radius is negative or NaN; w has a NaN or an infinity; w is not real floating.
+
+    Notes
+    -----
+    O(n log n) by one sort. The soft threshold by sorted sums: Held, Wolfe and Crowder, Mathematical
+    Programming 6, 1974.
+    """
+    xp, radius = real_array(w), nonnegative(radius, "radius")
+    flat = xp.reshape(w, (-1,))
+    x, scale = moderate(flat)
+    magnitude = xp.abs(x)
+    if radius == 0 or float(xp.sum(magnitude)) > radius / scale:
+        kept, values = _soft_threshold(magnitude, radius / scale)
+        values = xp.where(xp.take(x, kept) < 0, -values, values) * scale
+    else:
+        kept = xp.nonzero(flat)[0]
+        values = xp.take(flat, kept)
+    return Sparse(xp.astype(kept, xp.int64), xp.astype(values, w.dtype), tuple(w.shape))
+
+
+def _soft_threshold(magnitude, radius):
+    """Positions and values of the nonzeros of (magnitude − τ)₊, whose sum is the radius."""
+    xp, n = array_namespace(magnitude), size(magnitude)
+    if radius == 0:
+        return xp.arange(0, dtype=xp.int64, device=device(magnitude)), magnitude[:0]
+    d = xp.max(magnitude) - magnitude
+    ordered = xp.sort(d)
+    j = xp.arange(1, n + 1, dtype=xp.float64, device=device(magnitude))
+    delta = (radius + xp.cumulative_sum(ordered)) / j
+    j = int(xp.sum(xp.astype(ordered < delta, xp.int64)))
+    active, delta = ordered[:j], delta[j - 1]
+    delta = delta - (xp.sum(delta - active) - radius) / j  # one Newton step mends the running sum
+    kept = xp.nonzero(d < delta)[0]
+    return kept, delta - xp.take(d, kept)

@@ -1,0 +1,261 @@
+"""Projections onto codebooks: every weight becomes one of a few values."""
+
+from array_api_compat import array_namespace, device, is_numpy_array
+
+from ..parts import Codebook, size
+from .inputs import moderate, real_array, whole
+
+
+def _codebook(codes, entries, w, stored):
+    """A part with w's shape and dtype; one byte a code where that is enough."""
+    xp = array_namespace(w)
+    code_type = xp.uint8 if size(entries) <= 256 else xp.int64
+    return Codebook(xp.reshape(xp.astype(codes, code_type), w.shape),
+                    xp.astype(entries, w.dtype), stored)
+
+
+def binary(w, scale=False):
+    """Project onto the vectors of two opposite values.
+
+        min over θ of ‖w − θ‖²   subject to   θ ∈ {−1, 1}ⁿ,  or with scale  θ ∈ {−a, a}ⁿ, a ≥ 0
+
+    θ = a·sgn w with sgn 0 = 1 and a = 1, or with scale a = mean of abs(w). Optimal because for any
+    a ≥ 0 the sign of w_i is the nearer choice for every i, which leaves Σ (abs(w_i) − a)², least
+    at the mean. Not unique where w_i = 0: +a is taken.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    scale : bool
+        Learn the magnitude a, instead of a = 1.
+
+    Returns
+    -------
+    Codebook
+        Entries (−a, a); "scaled", or "fixed" without scale.
+
+    Raises
+    ------
+    ValueError, TypeError
+        w has a NaN or an infinity; w is not a real floating array.
+
+    Notes
+    -----
+    O(n). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+    """
+    xp = real_array(w)
+    a = _mean_magnitude(w) if scale else xp.ones((), dtype=xp.float64, device=device(w))
+    return _codebook(w >= 0, xp.stack([-a, a]), w, "scaled" if scale else "fixed")
+
+
+def _mean_magnitude(w):
+    """Mean of abs(w) in float64, a 0-d array; 0 for an empty w."""
+    xp = array_namespace(w)
+    x, s = moderate(w)
+    return xp.sum(xp.abs(x)) / max(size(w), 1) * s
+
+
+def ternary(w, scale=False):
+    """Project onto the vectors of zeros and two opposite values.
+
+        min over θ of ‖w − θ‖²   subject to   θ ∈ {−1, 0, 1}ⁿ,  or with scale  {−a, 0, a}ⁿ, a ≥ 0
+
+    Without scale, θ_i = 0 where abs(w_i) < ½ and sgn w_i elsewhere: the nearest of the three. With
+    scale, the j entries of largest magnitude become ±a with a their mean and the rest zero, where j
+    maximises (Σ_{i≤j} abs(w)_i)² / j over the magnitudes in descending order. Optimal because for a
+    fixed set of j nonzeros the best a is their mean magnitude, which saves (Σ abs(w)_i)² / j of
+    ‖w‖², and for a fixed j the largest magnitudes save most. Equal magnitudes are kept or zeroed
+    together: along a run of them the saving is convex in j, so its maximum is at an end of the run.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    scale : bool
+        Learn the magnitude a, instead of a = 1.
+
+    Returns
+    -------
+    Codebook
+        Entries (−a, 0, a); "scaled", or "fixed" without scale.
+
+    Raises
+    ------
+    ValueError, TypeError
+        w has a NaN or an infinity; w is not a real floating array.
+
+    Notes
+    -----
+    O(n), with scale O(n log n) by one sort. Not unique where two j tie: the smaller is taken.
+    Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+    """
+    xp = real_array(w)
+    magnitude = xp.abs(w)
+    if scale:
+        kept = magnitude >= _ternary_threshold(magnitude)
+        count = xp.maximum(xp.sum(xp.astype(kept, xp.float64)), xp.ones_like(_mean_magnitude(w)))
+        a = _mean_magnitude(xp.where(kept, w, xp.zeros_like(w))) * (size(w) / count)
+    else:
+        kept, a = magnitude >= 0.5, xp.ones((), dtype=xp.float64, device=device(w))
+    codes = 1 + xp.astype(kept & (w >= 0), xp.int8) - xp.astype(kept & (w < 0), xp.int8)
+    return _codebook(codes, xp.stack([-a, xp.zeros_like(a), a]), w, "scaled" if scale else "fixed")
+
+
+def _ternary_threshold(magnitude):
+    """The least magnitude that stays: the j-th largest, j = argmax (Σ_{i≤j} abs(w)_i)² / j."""
+    xp, n = array_namespace(magnitude), size(magnitude)
+    if n == 0:
+        return 0.0
+    descending = xp.flip(xp.sort(xp.reshape(magnitude, (-1,))))
+    x, _ = moderate(descending)
+    sums = xp.cumulative_sum(x)
+    j = xp.argmax(sums * sums / xp.arange(1, n + 1, dtype=xp.float64, device=device(magnitude)))
+    return descending[int(j)]
+
+
+def kmeans(w, k):
+    """Project onto the vectors of at most k distinct values: exact one-dimensional K-means.
+
+        min over c, θ of ‖w − θ‖²   subject to   θ ∈ {c_1, ..., c_k}ⁿ
+
+    An optimal clustering cuts the sorted weights into k runs, each with its mean as entry (nearest
+    entries of a codebook are separated by midpoints). With S and N the sums and counts of the
+    centred weights up to a cut, least distortion is the largest Σ (S_j − S_i)² / (N_j − N_i) over
+    the runs, by dynamic programming over the last cut: exact. Cuts fall only between distinct
+    values, so equal weights share a cluster. Not unique where two cuts tie: any one of them.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    k : int, at least 1
+
+    Returns
+    -------
+    Codebook
+        min(k, number of distinct values) entries, ascending, "free". With k at least the number of
+        distinct values they are the values themselves.
+
+    Raises
+    ------
+    ValueError, TypeError
+        k is not an integer or less than 1; w has a NaN or an infinity; w is not real floating.
+
+    Notes
+    -----
+    O(n log n) for k ≤ 2, O(k n log n) beyond; memory O(k n) for k > 2. Centring first keeps the
+    sums of squares accurate at any offset. Carreira-Perpiñán and Idelbayev, arXiv 1707.04319; Wu
+    and Rokne, doi 10.1145/75427.75472.
+    """
+    xp, k = real_array(w), whole(k, "k", least=1)
+    flat = xp.reshape(w, (-1,))
+    if size(w) == 0:
+        return _codebook(flat, flat, w, "free")
+    ordered = xp.sort(flat)
+    runs = _distinct_runs(ordered)
+    starts = runs[:-1]
+    if size(starts) > k:
+        x, scale = moderate(ordered)
+        mean = xp.mean(x)
+        x = x - mean
+        starts = xp.take(starts, _cluster_cuts(x, runs, k))
+        entries = (_run_means(x, starts) + mean) * scale
+    else:
+        entries = xp.take(ordered, starts)
+    lowest = xp.take(ordered, starts)
+    entries = _between(entries, lowest, ordered, starts)
+    return _codebook(xp.searchsorted(lowest[1:], flat, side="right"), entries, w, "free")
+
+
+def _distinct_runs(ordered):
+    """Positions in a sorted vector where a new value starts, and at the end its length."""
+    xp = array_namespace(ordered)
+    ends = xp.asarray([size(ordered)], dtype=xp.int64, device=device(ordered))
+    changes = xp.nonzero(ordered[1:] != ordered[:-1])[0] + 1
+    return xp.concat([xp.zeros_like(ends), xp.astype(changes, xp.int64), ends])
+
+
+def _run_means(x, starts):
+    """Mean of each run x[starts_j : starts_{j+1}], (k,), each by a sum of its own."""
+    xp = array_namespace(x)
+    bounds = [int(i) for i in starts] + [size(x)]
+    return xp.stack([xp.mean(x[a:b]) for a, b in zip(bounds, bounds[1:])])
+
+
+def _between(entries, lowest, ordered, starts):
+    """Entries in w's dtype and within their clusters: a constant cluster keeps its value."""
+    xp = array_namespace(ordered)
+    last = xp.asarray([size(ordered)], dtype=xp.int64, device=device(ordered))
+    highest = xp.take(ordered, xp.concat([starts[1:], last]) - 1)
+    return xp.minimum(xp.maximum(xp.astype(entries, ordered.dtype), lowest), highest)
+
+
+def _cluster_cuts(x, runs, k):
+    """Which runs start a cluster, (k,) with 0 first, for the best k clusters of sorted, centred x.
+
+    gain_c(j) = max over i < j of gain_{c−1}(i) + (S_j − S_i)² / (N_j − N_i), the most that the
+    first j runs save in c clusters. The last layer needs only the last j, so k = 2 is one scan.
+    """
+    xp = array_namespace(x)
+    sums = xp.take(xp.cumulative_sum(x, include_initial=True), runs)
+    counts = xp.astype(runs, xp.float64)
+    gain, choices = sums[1:] ** 2 / counts[1:], []  # one cluster; j = 1..d
+    for c in range(2, k):
+        gain, choice = _layer(gain, sums, counts, c)
+        choices.append(choice)  # for j = c..d, the best i as an offset from c − 1
+    cuts = []
+    if k > 1:
+        saved = (sums[-1] - sums[k - 1:-1]) ** 2 / (counts[-1] - counts[k - 1:-1])
+        cuts = [int(xp.argmax(gain[:-1] + saved)) + k - 1]
+    for c in range(k - 1, 1, -1):
+        cuts.append(int(choices[c - 2][cuts[-1] - c]) + c - 1)
+    return xp.asarray([0] + cuts[::-1], dtype=xp.int64, device=device(x))
+
+
+def _layer(gain, sums, counts, c):
+    """gain_c(j) and the best i − (c − 1), for j = c..d, by divide and conquer level by level.
+
+    The best i grows with j, so that the middle j of a gap between two solved ones searches only
+    between their best i: O(d) a level, all gaps of a level at once, about log2 d levels.
+    """
+    xp, m, here = array_namespace(sums), size(sums) - c, device(sums)
+    best = xp.zeros(m, dtype=xp.float64, device=here)
+    step = 1 << m.bit_length()
+    choice = xp.full(step, m - 1, dtype=xp.int64, device=here)  # padded: no solved one above
+    while step := step // 2:
+        t = xp.arange(step - 1, m, 2 * step, dtype=xp.int64, device=here)  # j = t + c
+        above = choice[2 * step - 1::2 * step]
+        first = xp.concat([xp.zeros_like(t[:1]), above])[:size(t)]
+        last = xp.minimum(above[:size(t)], t)
+        lengths = last - first + 1
+        starts = xp.cumulative_sum(lengths) - lengths
+        total = int(xp.sum(lengths))
+        i = xp.arange(total, dtype=xp.int64, device=here) - xp.repeat(starts - first, lengths)
+        saved = xp.repeat(xp.take(sums, t + c), lengths) - xp.take(sums, i + c - 1)
+        width = xp.repeat(xp.take(counts, t + c), lengths) - xp.take(counts, i + c - 1)
+        values = xp.take(gain, i) + saved * saved / width
+        found = _segment_argmax(values, starts, lengths)
+        best[step - 1:m:2 * step] = xp.take(values, found)
+        choice[step - 1:m:2 * step] = xp.take(i, found)
+    return best, choice[:m]
+
+
+def _segment_argmax(values, starts, lengths):
+    """First position of the maximum of each segment values[starts_j : starts_j + lengths_j]."""
+    xp = array_namespace(values)
+    if is_numpy_array(values):
+        tops = xp.maximum.reduceat(values, starts)
+        hits = xp.flatnonzero(values == xp.repeat(tops, lengths))
+        return hits[xp.searchsorted(hits, starts)]
+    return _segment_argmax_by_doubling(values, starts, lengths)
+
+
+def _segment_argmax_by_doubling(values, starts, lengths):
+    """The same within the standard: best[p] covers a window from p that doubles in each pass."""
+    xp, total = array_namespace(values), size(values)
+    position = xp.arange(total, dtype=xp.int64, device=device(values))
+    end = xp.repeat(starts + lengths, lengths)
+    best, reach = position, 1
+    while reach < int(xp.max(lengths)):
+        other = xp.take(best, xp.clip(position + reach, max=total - 1))
+        better = (position + reach < end) & (xp.take(values, other) > xp.take(values, best))
+        best, reach = xp.where(better, other, best), 2 * reach
+    return xp.take(best, starts)

@@ -1,0 +1,52 @@
+"""How far above the optimum an objective may lie because of rounding alone."""
+
+import math
+
+from array_api_compat import array_namespace
+
+EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
+TINY = 2.0**-1022
+
+
+def squared_norm(x):
+    """‖x‖², accumulated in float64, as a Python float."""
+    xp = array_namespace(x)
+    x = xp.astype(x, xp.float64)
+    return float(xp.sum(x * x))
+
+
+def slack(n, unit, spread, first_order, largest):
+    """The published constant: an objective ‖w − θ‖² is accepted up to the optimum plus this.
+
+        8·n·ε·D + 2·u·F + n·(u·M)² + n·tiny
+
+    The first term bounds the error of sums of n terms of total size D, accumulated in float64
+    (ε = 2⁻⁵²). The next two are the change of the objective when the entries of θ are rounded to
+    w's dtype (unit u), to first order with F = ‖θ‖·‖w − θ‖ and to second with M the largest
+    magnitude in w and in any part.
+    """
+    return 8 * n * EPS * spread + 2 * unit * first_order + n * (unit * largest) ** 2 + n * TINY
+
+
+def objective_slack(w, theta, spread=None, stationary=False, largest=0.0):
+    """The slack of one projection's answer θ to w, a float.
+
+    Parameters
+    ----------
+    w, theta : arrays of the same shape, real floating
+    spread : float, optional
+        D. ‖w‖² when left out; ‖w − mean w‖² for kmeans, ‖w‖² + ‖θ‖² for fixed codebooks.
+    stationary : bool
+        Leave the first-order term out: the free parameters of θ are stationary (kmeans).
+    largest : float
+        Largest magnitude in any part, where θ is a sum of parts larger than itself.
+    """
+    xp = array_namespace(w, theta)
+    n = math.prod(w.shape)
+    if n == 0:
+        return 0.0
+    residual = xp.astype(w, xp.float64) - xp.astype(theta, xp.float64)
+    first_order = 0.0 if stationary else math.sqrt(squared_norm(theta) * squared_norm(residual))
+    largest = max(float(xp.max(xp.abs(w))), float(xp.max(xp.abs(theta))), largest)
+    return slack(n, float(xp.finfo(w.dtype).eps), squared_norm(w) if spread is None else spread,
+                 first_order, largest)
