@@ -1,0 +1,379 @@
+"""What a user composes: Each(Quantize(k=2)) + Prune(keep=0.03).
+
+A compression's `project` is its C step. It sees all tensors of a task as one vector; Each gives
+every tensor its own part, and low rank takes each tensor as a matrix. A sum is solved by
+alternation, each part in turn projecting the residual of the others.
+"""
+
+import dataclasses
+import math
+import operator
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from fractions import Fraction
+
+from array_api_compat import array_namespace
+
+from . import parts
+from .parts import ByTensor, Layout, add, combine, size
+from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
+from .projections.inputs import nonnegative, whole
+from .projections.tolerance import slack, squared_norm
+
+
+@dataclass(frozen=True)
+class Compression(ABC):
+    """A feasible set for the weights of a task, and the projection onto it."""
+
+    @abstractmethod
+    def _one(self, w, mu, start):
+        """The C step of one array."""
+
+    def __add__(self, other):
+        if not isinstance(other, Compression):
+            return NotImplemented
+        return Sum(*getattr(self, "terms", (self,)), *getattr(other, "terms", (other,)))
+
+    def project(self, w, mu=None, start=None):
+        """The C step: argmin over θ of ‖w − Δ(θ)‖² on this compression's feasible set.
+
+        Parameters
+        ----------
+        w : array, or dict of name to array
+            Real floating and finite. A dict of several tensors gives a part over all of them.
+        mu : float, optional
+            The penalty μ, for compressions whose problem depends on it.
+        start : Part, optional
+            The last C step's answer, from which an alternation goes on.
+
+        Returns
+        -------
+        Part
+        """
+        if isinstance(w, dict) and len(w) == 1:
+            (w,) = w.values()
+        return self._several(w, mu, start) if isinstance(w, dict) else self._one(w, mu, start)
+
+    def _several(self, tensors, mu, start):
+        layout = Layout.of(tensors)
+        return dataclasses.replace(self._one(layout.join(tensors), mu, start), layout=layout)
+
+    def check(self, tensors):
+        """Raise ValueError where the budget exceeds what the tensors (a dict) hold."""
+
+    def vanishes(self, n):
+        """Whether the only feasible θ of n weights is zero."""
+        return False
+
+    def __str__(self):
+        given = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)
+                 if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__.lower()}({', '.join(f'{n}={v!r}' for n, v in given)})"
+
+
+@dataclass(frozen=True)
+class Quantize(Compression):
+    """At most k distinct values, learned: exact one-dimensional K-means."""
+
+    k: int
+
+    def __post_init__(self):
+        whole(self.k, "k", least=1)
+
+    def _one(self, w, mu, start):
+        return kmeans(w, self.k)
+
+
+@dataclass(frozen=True)
+class Binary(Compression):
+    """Every weight ±1, or with scale ±a with a learned magnitude a."""
+
+    scale: bool = False
+
+    def _one(self, w, mu, start):
+        return binary(w, self.scale)
+
+
+@dataclass(frozen=True)
+class Ternary(Compression):
+    """Every weight −1, 0 or 1, or with scale −a, 0 or a with a learned magnitude a."""
+
+    scale: bool = False
+
+    def _one(self, w, mu, start):
+        return ternary(w, self.scale)
+
+
+@dataclass(frozen=True)
+class Prune(Compression):
+    """At most kappa nonzeros, or ⌊keep·n⌋ of the task's n weights; or an l1 norm up to radius."""
+
+    kappa: int | None = None
+    keep: float | None = None
+    radius: float | None = None
+
+    def __post_init__(self):
+        given = [n for n in ("kappa", "keep", "radius") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ValueError(f"prune needs exactly one of kappa, keep, radius; given: {given}")
+        if self.kappa is not None:
+            whole(self.kappa, "kappa")
+        elif nonnegative(getattr(self, given[0]), given[0]) > 1 and self.keep is not None:
+            raise ValueError(f"keep is a share of the weights, at most 1, not {self.keep!r}")
+
+    def budget(self, n):
+        """κ: as given, or ⌊keep·n⌋ in exact decimal arithmetic (0.29 of 100 is 29)."""
+        return self.kappa if self.keep is None else math.floor(Fraction(str(self.keep)) * n)
+
+    def _one(self, w, mu, start):
+        if self.radius is not None:
+            return l1_ball(w, self.radius)
+        return l0_ball(w, self.budget(size(w)))
+
+    def check(self, tensors):
+        n = sum(size(t) for t in tensors.values())
+        if self.kappa is not None and self.kappa > n:
+            raise ValueError(f"kappa={self.kappa} is more than the {n} weights of the task")
+
+    def vanishes(self, n):
+        return not self.radius if self.radius is not None else self.budget(n) == 0
+
+
+@dataclass(frozen=True)
+class LowRank(Compression):
+    """Each tensor, as a matrix, has at most the given rank.
+
+    A convolution (out, in, h, w) is reshaped by scheme 1 to out × (in·h·w), by scheme 2 to
+    (out·h) × (in·w).
+    """
+
+    rank: int
+    scheme: int = 1
+
+    def __post_init__(self):
+        whole(self.rank, "rank")
+        if self.scheme not in (1, 2):
+            raise ValueError(f"scheme must be 1 or 2, not {self.scheme!r}")
+
+    def _one(self, w, mu, start):
+        return rank_ball(w, self.rank)
+
+    def _several(self, tensors, mu, start):
+        return ByTensor({name: self._one(t, mu, start) for name, t in tensors.items()})
+
+    def check(self, tensors):
+        for name, t in tensors.items():
+            if self.rank > min(t.shape):
+                raise ValueError(f"rank={self.rank} is more than the smaller side of {name}, "
+                                 f"{' × '.join(map(str, t.shape))}")
+
+    def vanishes(self, n):
+        return self.rank == 0
+
+
+@dataclass(frozen=True)
+class Each(Compression):
+    """The compression applied to every tensor on its own: a codebook a layer."""
+
+    inner: Compression
+
+    def __post_init__(self):
+        if not isinstance(self.inner, Compression):
+            raise ValueError(f"each needs one compression, not {self.inner!r}")
+
+    def _one(self, w, mu, start):
+        return self.inner.project(w, mu, start)
+
+    def _several(self, tensors, mu, start):
+        return ByTensor({name: self.inner.project(t, mu, start and start.parts[name])
+                         for name, t in tensors.items()})
+
+    def check(self, tensors):
+        for name, t in tensors.items():
+            self.inner.check({name: t})
+
+    def vanishes(self, n):
+        return self.inner.vanishes(n)
+
+    def __str__(self):
+        return f"each({self.inner})"
+
+
+class DescentError(ArithmeticError):
+    """A half-step of an alternation raised its objective: a bug in a projection, not bad input."""
+
+
+@dataclass(frozen=True, init=False)
+class Sum(Compression):
+    """An additive combination of compressions, solved by alternation.
+
+        min over θ1..θm of ‖w − Δ1(θ1) − ... − Δm(θm)‖²
+
+    Each part in turn projects the residual of the others, which never raises the objective; that
+    is checked on every half-step. It stops when a cycle lowers the objective by at most tol of
+    itself ("stationary"), or after the given cycles ("unconverged"). Not exact: the answer can
+    depend on which part goes first. `restarts` tries each part first in turn and keeps the best;
+    by default only where there is no last C step to start from. A sum of which only one part can
+    be nonzero is that part's projection, and exact.
+    """
+
+    terms: tuple[Compression, ...]
+    solver: str = "auto"
+    restarts: bool | None = None
+    cycles: int = 100
+    tol: float = 1e-6
+
+    def __init__(self, *terms, solver="auto", restarts=None, cycles=100, tol=1e-6):
+        if len(terms) < 2 or not all(isinstance(t, Compression) for t in terms):
+            raise ValueError("a sum needs at least two compressions")
+        if solver not in ("auto", "alternate"):
+            raise ValueError(f"solver must be 'auto' or 'alternate', not {solver!r}")
+        whole(cycles, "cycles", least=1)
+        nonnegative(tol, "tol")
+        for name, value in zip(("terms", "solver", "restarts", "cycles", "tol"),
+                               (terms, solver, restarts, cycles, tol)):
+            object.__setattr__(self, name, value)
+
+    def _one(self, w, mu, start):
+        n = sum(map(size, w.values())) if isinstance(w, dict) else size(w)
+        live = [i for i, term in enumerate(self.terms) if not term.vanishes(n)]
+        if len(live) < 2:
+            solved = tuple(term.project(w, mu) for term in self.terms)
+            only = solved[live[0] if live else 0]
+            return parts.Sum(solved, only.status, only.gap)
+        return min((alternate(self.terms, w, mu, order, thetas, self.cycles, self.tol)
+                    for order, thetas in self._starts(live, start)),
+                   key=lambda theta: theta.trace[-1])
+
+    _several = _one
+
+    def _starts(self, live, start):
+        """Pairs of the order in which the parts take turns and the θ they start from."""
+        cold = [(live[i:] + live[:i], None) for i in range(len(live))]
+        warm = [] if start is None else [(live, start.parts)]
+        if self.restarts:
+            return warm + cold
+        return warm or (cold if self.restarts is None else cold[:1])
+
+    def check(self, tensors):
+        for term in self.terms:
+            term.check(tensors)
+
+    def vanishes(self, n):
+        return all(term.vanishes(n) for term in self.terms)
+
+    def __str__(self):
+        options = {"solver": "auto", "restarts": None, "cycles": 100, "tol": 1e-6}
+        given = [f"{n}={getattr(self, n)!r}" for n, v in options.items() if getattr(self, n) != v]
+        if not given:
+            return " + ".join(map(str, self.terms))
+        return f"sum({', '.join([*map(str, self.terms), *given])})"
+
+
+def alternate(terms, w, mu, order, thetas, cycles, tol):
+    """Minimise ‖w − Σ_j Δ_j(θ_j)‖² over one part after another, in the given order.
+
+    θ_i ← argmin ‖(w − Σ_{j≠i} Δ_j(θ_j)) − Δ_i(θ_i)‖², in turn, until a cycle lowers the objective
+    by at most tol of itself. No half-step can raise it, because the θ_i it replaces is feasible
+    for the same problem; a rise above rounding is a DescentError. A new θ_i that is no better
+    within rounding leaves the old one in place.
+
+    Parameters
+    ----------
+    terms : sequence of Compression
+    w : array, or dict of name to array
+    mu : float or None
+    order : list of int
+        Which terms take turns; the others must have zero as their only feasible point.
+    thetas : sequence of Part, or None
+        Where to start; None starts with every part at zero.
+    cycles : int
+    tol : float
+
+    Returns
+    -------
+    parts.Sum
+        "stationary" or "unconverged", with the objective after every half-step as its trace.
+    """
+    thetas = list(thetas or [None if i in order else t.project(w, mu) for i, t in enumerate(terms)])
+    zero = combine(lambda t: 0 * t, w)
+    deltas = [zero if theta is None else theta.decompress() for theta in thetas]
+    objective = math.inf if None in thetas else _distance(w, deltas)
+    trace, status = [], "unconverged"
+    for _ in range(cycles):
+        before = objective
+        for i in order:
+            residual = combine(operator.sub, w, add(deltas[:i] + deltas[i + 1:]))
+            theta = terms[i].project(residual, mu, thetas[i])
+            objective = _half_step(w, thetas, deltas, i, theta, objective)
+            trace.append(objective)
+        if before - objective <= tol * objective:
+            status = "stationary"
+            break
+    return parts.Sum(tuple(thetas), status, math.inf, tuple(trace))
+
+
+def _half_step(w, thetas, deltas, i, theta, objective):
+    """Put θ_i in place unless it is no better; return the objective. A rise is a DescentError."""
+    trial = [*deltas[:i], theta.decompress(), *deltas[i + 1:]]
+    reached = _distance(w, trial)
+    if reached > objective + _rounding(w, trial, objective):
+        raise DescentError(f"part {i + 1} of a sum raised the objective from {objective!r} to "
+                           f"{reached!r}: its projection is not optimal; please report this")
+    if reached <= objective or thetas[i] is None:
+        thetas[i], deltas[i] = theta, trial[i]
+    if None in thetas:
+        return math.inf
+    return min(reached, objective)
+
+
+def _leaves(tree):
+    """The arrays of an array or of a dict of arrays."""
+    return list(tree.values()) if isinstance(tree, dict) else [tree]
+
+
+def _distance(w, deltas):
+    """‖w − Σ Δ_j‖² in float64."""
+    wide = [combine(lambda t: array_namespace(t).astype(t, array_namespace(t).float64), tree)
+            for tree in (w, *deltas)]
+    return sum(map(squared_norm, _leaves(combine(operator.sub, wide[0], add(wide[1:])))))
+
+
+def _rounding(w, deltas, objective):
+    """The published slack for a sum, whose residual w − Σ_{j≠i} Δ_j is itself rounded to w's dtype.
+
+    That perturbs the problem by e, abs(e) ≤ u·(abs(w) + Σ abs(Δ_j)), and its optimum by at most
+    2·⟨e, θ − θ'⟩ with ‖θ − θ'‖ up to twice the root of the objective.
+    """
+    trees = [_leaves(tree) for tree in (w, *deltas)]
+    norms = [math.sqrt(sum(map(squared_norm, tree))) for tree in trees]
+    largest = max(float(array_namespace(t).max(array_namespace(t).abs(t)))
+                  for tree in trees for t in tree if size(t))
+    unit = float(array_namespace(trees[0][0]).finfo(trees[0][0].dtype).eps)
+    return slack(sum(map(size, trees[0])), unit, sum(v * v for v in norms),
+                 2 * sum(norms) * math.sqrt(objective), largest)
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which tensors are compressed together, and how.
+
+    Parameters
+    ----------
+    names : sequence of str, or str
+    compression : Compression
+    """
+
+    names: tuple[str, ...]
+    compression: Compression
+
+    def __post_init__(self):
+        names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"a task needs the names of its tensors, each once, not {names}")
+        if not isinstance(self.compression, Compression):
+            raise ValueError(f"a task needs a compression, not {self.compression!r}")
+        object.__setattr__(self, "names", names)
+
+    def __str__(self):
+        return f"{', '.join(self.names)}: {self.compression}"

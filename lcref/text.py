@@ -1,0 +1,86 @@
+"""The text form of compressions and tasks, for the command line and for files."""
+
+import ast
+import dataclasses
+
+from .compressions import Binary, Each, LowRank, Prune, Quantize, Sum, Task, Ternary
+from .projections.inputs import did_you_mean
+
+KINDS = {kind.__name__.lower(): kind
+         for kind in (Quantize, Binary, Ternary, Prune, LowRank, Each, Sum)}
+
+
+def parse(text):
+    """Read a compression from its text, such as "each(quantize(k=2)) + prune(keep=0.03)".
+
+    Only the names of the compressions, keywords, literals and + are understood; nothing is
+    evaluated. `str` of a compression gives a text that reads back to an equal one.
+
+    Raises
+    ------
+    ValueError
+        With the text and a caret under the first thing that is wrong.
+    """
+    return _parse(text, 0)
+
+
+def parse_task(text):
+    """Read a task from its text, such as "fc1.weight, fc2.weight: prune(kappa=5000)"."""
+    names, colon, _ = text.partition(":")
+    if not colon:
+        raise _at(text, len(text), "a task is 'name, name: compression'; the colon is missing")
+    return Task(tuple(name.strip() for name in names.split(",")), _parse(text, len(names) + 1))
+
+
+def _at(text, column, message):
+    """The error that shows the text with a caret under the column."""
+    return ValueError(f"{message}\n  {text}\n  {' ' * column}^")
+
+
+def _parse(text, start):
+    """The compression in text[start:]; columns in errors count in the whole text."""
+    body = text[start:]
+    indent = len(body) - len(body.lstrip())
+    body, start = body.strip(), start + indent
+    try:
+        tree = ast.parse(body, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        column = (getattr(error, "offset", None) or 1) - 1
+        raise _at(text, start + min(column, len(body)), "this is not a compression") from None
+
+    def fail(node, message):
+        column = len(body.encode()[:node.col_offset].decode())
+        raise _at(text, start + column, message) from None
+
+    return _build(tree, fail)
+
+
+def _build(node, fail):
+    """A compression from a syntax tree of calls, keywords, literals and +."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        return _build(node.left, fail) + _build(node.right, fail)
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
+        fail(node, "expected a compression such as quantize(k=2)")
+    name = node.func.id
+    if name not in KINDS:
+        fail(node, f"unknown compression {name!r}{did_you_mean(name, KINDS)}")
+    inner = [_build(argument, fail) for argument in node.args]
+    if inner and name not in ("each", "sum"):
+        fail(node.args[0], f"{name} takes keywords, not a compression")
+    options = {keyword.arg: _option(KINDS[name], keyword, fail) for keyword in node.keywords}
+    try:
+        return KINDS[name](*inner, **options)
+    except (TypeError, ValueError) as error:
+        return fail(node, str(error).replace(f"{KINDS[name].__name__}.__init__()", name))
+
+
+def _option(kind, keyword, fail):
+    """The literal value of a keyword that the compression knows."""
+    known = [f.name for f in dataclasses.fields(kind) if f.name not in ("terms", "inner")]
+    if keyword.arg not in known:
+        fail(keyword, f"{kind.__name__.lower()} has no {keyword.arg!r}"
+                      f"{did_you_mean(str(keyword.arg), known)}")
+    try:
+        return ast.literal_eval(keyword.value)
+    except ValueError:
+        return fail(keyword.value, f"{keyword.arg} must be a plain number or text")
