@@ -9,13 +9,15 @@ import dataclasses
 import math
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import Any
 
 from array_api_compat import array_namespace
 
 from . import parts
-from .parts import ByTensor, Layout, add, combine, size
+from .parts import Array, ByTensor, Layout, Part, add, combine, size
 from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
 from .projections.inputs import nonnegative, whole
 from .projections.tolerance import slack, squared_norm
@@ -29,12 +31,13 @@ class Compression(ABC):
     def _one(self, w, mu, start):
         """The C step of one array."""
 
-    def __add__(self, other):
+    def __add__(self, other: "Compression") -> "Sum":
         if not isinstance(other, Compression):
             return NotImplemented
         return Sum(*getattr(self, "terms", (self,)), *getattr(other, "terms", (other,)))
 
-    def project(self, w, mu=None, start=None):
+    def project(self, w: Array | dict[str, Array], mu: float | None = None,
+                start: Part | None = None) -> Part:
         """The C step: argmin over θ of ‖w − Δ(θ)‖² on this compression's feasible set.
 
         Parameters
@@ -58,10 +61,10 @@ class Compression(ABC):
         layout = Layout.of(tensors)
         return dataclasses.replace(self._one(layout.join(tensors), mu, start), layout=layout)
 
-    def check(self, tensors):
+    def check(self, tensors: dict[str, Array]) -> None:
         """Raise ValueError where the budget exceeds what the tensors (a dict) hold."""
 
-    def vanishes(self, n):
+    def vanishes(self, n: int) -> bool:
         """Whether the only feasible θ of n weights is zero."""
         return False
 
@@ -121,9 +124,9 @@ class Prune(Compression):
         elif nonnegative(getattr(self, given[0]), given[0]) > 1 and self.keep is not None:
             raise ValueError(f"keep is a share of the weights, at most 1, not {self.keep!r}")
 
-    def budget(self, n):
+    def budget(self, n: int) -> int:
         """κ: as given, or ⌊keep·n⌋ in exact decimal arithmetic (0.29 of 100 is 29)."""
-        return self.kappa if self.keep is None else math.floor(Fraction(str(self.keep)) * n)
+        return self.kappa or 0 if self.keep is None else math.floor(Fraction(str(self.keep)) * n)
 
     def _one(self, w, mu, start):
         if self.radius is not None:
@@ -223,7 +226,8 @@ class Sum(Compression):
     cycles: int = 100
     tol: float = 1e-6
 
-    def __init__(self, *terms, solver="auto", restarts=None, cycles=100, tol=1e-6):
+    def __init__(self, *terms: Compression, solver: str = "auto", restarts: bool | None = None,
+                 cycles: int = 100, tol: float = 1e-6):
         if len(terms) < 2 or not all(isinstance(t, Compression) for t in terms):
             raise ValueError("a sum needs at least two compressions")
         if solver not in ("auto", "alternate"):
@@ -270,7 +274,8 @@ class Sum(Compression):
         return f"sum({', '.join([*map(str, self.terms), *given])})"
 
 
-def alternate(terms, w, mu, order, thetas, cycles, tol):
+def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: list[int],
+              thetas: Sequence[Part] | None, cycles: int, tol: float) -> parts.Sum:
     """Minimise ‖w − Σ_j Δ_j(θ_j)‖² over one part after another, in the given order.
 
     θ_i ← argmin ‖(w − Σ_{j≠i} Δ_j(θ_j)) − Δ_i(θ_i)‖², in turn, until a cycle lowers the objective
@@ -295,29 +300,30 @@ def alternate(terms, w, mu, order, thetas, cycles, tol):
     parts.Sum
         "stationary" or "unconverged", with the objective after every half-step as its trace.
     """
-    thetas = list(thetas or [None if i in order else t.project(w, mu) for i, t in enumerate(terms)])
     zero = combine(lambda t: 0 * t, w)
-    deltas = [zero if theta is None else theta.decompress() for theta in thetas]
-    objective = math.inf if None in thetas else _distance(w, deltas)
+    found: list[Any] = list(thetas) if thetas else [
+        None if i in order else term.project(w, mu) for i, term in enumerate(terms)]
+    deltas = [zero if theta is None else theta.decompress() for theta in found]
+    objective = math.inf if None in found else _distance(w, deltas)
     trace, status = [], "unconverged"
     for _ in range(cycles):
         before = objective
         for i in order:
             residual = combine(operator.sub, w, add(deltas[:i] + deltas[i + 1:]))
-            theta = terms[i].project(residual, mu, thetas[i])
-            objective = _half_step(w, thetas, deltas, i, theta, objective)
+            theta = terms[i].project(residual, mu, found[i])
+            objective = _half_step(w, found, deltas, i, theta, objective)
             trace.append(objective)
         if before - objective <= tol * objective:
             status = "stationary"
             break
-    return parts.Sum(tuple(thetas), status, math.inf, tuple(trace))
+    return parts.Sum(tuple(found), status, math.inf, tuple(trace))
 
 
 def _half_step(w, thetas, deltas, i, theta, objective):
     """Put θ_i in place unless it is no better; return the objective. A rise is a DescentError."""
     trial = [*deltas[:i], theta.decompress(), *deltas[i + 1:]]
     reached = _distance(w, trial)
-    if reached > objective + _rounding(w, trial, objective):
+    if reached > objective and reached > objective + _rounding(w, trial, objective):
         raise DescentError(f"part {i + 1} of a sum raised the objective from {objective!r} to "
                            f"{reached!r}: its projection is not optimal; please report this")
     if reached <= objective or thetas[i] is None:

@@ -15,12 +15,19 @@ Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
 
 import math
 import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from .compressions import Task
-from .parts import FLOAT_BITS, FULL_BITS, Part, size, storage_bits
+from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .projections.inputs import did_you_mean, real_array, whole
 from .projections.tolerance import squared_norm
+
+Params = dict[str, Array]
+Thetas = dict[int, Part]
+LStep = Callable[[Params, Params, float, int, Any], tuple[Params, Any]]
+Evaluate = Callable[[Params], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Schedule:
         whole(self.steps, "steps", least=1)
         whole(self.passes, "passes", least=1)
 
-    def mu(self, k):
+    def mu(self, k: int) -> float:
         """μ of step k."""
         return self.mu0 * self.a ** (k // self.passes)
 
@@ -78,35 +85,35 @@ class Step:
 
     step: int
     mu: float
-    params: dict
-    thetas: dict[int, Part]
-    delta: dict
-    lam: dict
+    params: Params
+    thetas: Thetas
+    delta: Params
+    lam: Params
     feasibility: float
-    report: dict = field(default_factory=dict)
-    compressed_report: dict = field(default_factory=dict)
-    seconds: dict = field(default_factory=dict)
-    state: object = None
+    report: dict[str, float] = field(default_factory=dict)
+    compressed_report: dict[str, float] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    state: Any = None
 
     @property
-    def w(self):
+    def w(self) -> Params:
         """The uncompressed weights of the tasks."""
         return {name: self.params[name] for name in self.delta}
 
     @property
-    def compressed(self):
+    def compressed(self) -> Params:
         """The compressed net: w replaced by Δ(θ), everything else as the L step left it."""
         return {**self.params, **self.delta}
 
     @property
-    def loss(self):
+    def loss(self) -> float | None:
         return self.report.get("loss")
 
     @property
-    def compressed_loss(self):
+    def compressed_loss(self) -> float | None:
         return self.compressed_report.get("loss")
 
-    def summary(self):
+    def summary(self) -> dict[str, Any]:
         """The scalars of the step, for a history or a JSON file."""
         return {"step": self.step, "mu": self.mu, "feasibility": self.feasibility, **self.report,
                 **{f"compressed_{key}": value for key, value in self.compressed_report.items()},
@@ -114,22 +121,25 @@ class Step:
                 "seconds": self.seconds}
 
 
-def c_step(tasks, weights, mu, thetas=None):
+def c_step(tasks: Sequence[Task], weights: Params, mu: float | None,
+           thetas: Thetas | None = None) -> Thetas:
     """θ ← argmin ‖weights − Δ(θ)‖² for every task, warm-started from `thetas`; a dict by index."""
     return {i: task.compression.project({name: weights[name] for name in task.names}, mu,
-                                        thetas and thetas[i]) for i, task in enumerate(tasks)}
+                                        thetas[i] if thetas else None)
+            for i, task in enumerate(tasks)}
 
 
-def decompress(tasks, thetas):
+def decompress(tasks: Sequence[Task], thetas: Thetas) -> Params:
     """Δ(θ) of all tasks, a dict of name to array."""
-    delta = {}
+    delta: Params = {}
     for i, task in enumerate(tasks):
         dense = thetas[i].decompress()
         delta.update(dense if isinstance(dense, dict) else {task.names[0]: dense})
     return delta
 
 
-def iterate(params, tasks, l_step, schedule, evaluate=None, resume=None):
+def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Schedule,
+            evaluate: Evaluate | None = None, resume: Step | None = None) -> Iterator[Step]:
     """The LC algorithm, a generator that yields a frozen Step for every μ.
 
     Parameters
@@ -155,8 +165,8 @@ def iterate(params, tasks, l_step, schedule, evaluate=None, resume=None):
     Raises
     ------
     ValueError
-        No tasks, overlapping tasks, unknown tensors, or weights that are not finite; at the call,
-        not at the first step.
+        No tasks, overlapping tasks, unknown tensors, or weights that are not finite: at the call,
+        not at the first step. An L step that loses a tensor or returns a NaN: at that step.
     """
     check(params, tasks)
     return _iterate(params, tasks, l_step, schedule, evaluate, resume)
@@ -174,7 +184,7 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume):
         mu, clock = schedule.mu(k), [time.perf_counter()]
         # L step: w ← argmin L(w) + μ/2 ‖w − Δ(θ) − λ/μ‖²
         targets = {name: delta[name] + lam[name] / mu for name in delta}
-        params, state = l_step(params, targets, mu, k, state)
+        params, state = _checked(l_step(params, targets, mu, k, state), params)
         clock.append(time.perf_counter())
         # C step: θ ← argmin ‖w − λ/μ − Δ(θ)‖²
         thetas = c_step(tasks, {name: params[name] - lam[name] / mu for name in delta}, mu, thetas)
@@ -189,6 +199,16 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume):
             return
 
 
+def _checked(answer, before):
+    """The (params, state) of an L step, with the tensors it was given, all finite."""
+    params, state = answer
+    for name, tensor in before.items():
+        if name not in params or tuple(params[name].shape) != tuple(tensor.shape):
+            raise ValueError(f"the L step must return {name!r} with shape {tuple(tensor.shape)}")
+        real_array(params[name], f"{name!r} as the L step returned it")
+    return params, state
+
+
 def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
     """The frozen Step, with both nets evaluated."""
     report = evaluate(params) if evaluate else {}
@@ -200,14 +220,14 @@ def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
                 seconds, state)
 
 
-def feasibility(params, delta):
+def feasibility(params: Params, delta: Params) -> float:
     """‖w − Δ(θ)‖ / ‖w‖ over all tensors of the tasks; 0 where both are 0."""
     distance = sum(squared_norm(params[name] - delta[name]) for name in delta)
     norm = sum(squared_norm(params[name]) for name in delta)
     return math.sqrt(distance / norm) if norm else (math.inf if distance else 0.0)
 
 
-def check(params, tasks):
+def check(params: Params, tasks: Sequence[Task]) -> None:
     """Raise ValueError unless the tasks are of tensors of params, each in one task, all finite."""
     if not tasks:
         raise ValueError("no tasks: name at least one tensor to compress")
@@ -234,25 +254,26 @@ class Result:
     after direct compression, `history` the summaries of the steps, `last` the last Step.
     """
 
-    params: dict
-    thetas: dict[int, Part]
-    direct: dict
+    params: Params
+    thetas: Thetas
+    direct: Params
     history: list[dict]
     last: Step
 
     @property
-    def feasibility(self):
+    def feasibility(self) -> float:
         return self.last.feasibility
 
     @property
-    def ratio(self):
+    def ratio(self) -> dict[str, float]:
         """ρ by convention: storage of the reference net over storage of the compressed one."""
         full = FULL_BITS * sum(map(size, self.params.values()))
         return {convention: full / storage_bits(self.params, self.last.delta, self.thetas.values(),
                                                 convention) for convention in FLOAT_BITS}
 
 
-def direct_compression(params, tasks, mu=None):
+def direct_compression(params: Params, tasks: Sequence[Task],
+                       mu: float | None = None) -> tuple[Thetas, Params]:
     """θ = Π(w) of the reference weights: the start of the path, and the baseline to beat.
 
     Returns (thetas, compressed params).
@@ -262,7 +283,9 @@ def direct_compression(params, tasks, mu=None):
     return thetas, {**params, **decompress(tasks, thetas)}
 
 
-def compress(params, tasks, l_step, schedule, evaluate=None, on_step=None):
+def compress(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Schedule,
+             evaluate: Evaluate | None = None,
+             on_step: Callable[[Step], None] | None = None) -> Result:
     """Run the whole algorithm: `iterate` to its end.
 
     Parameters are those of `iterate`; `on_step` is called with every Step.

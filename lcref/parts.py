@@ -9,6 +9,7 @@ import itertools
 import math
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,7 @@ STATUSES = ("exact", "certified", "stationary", "unconverged")  # from the stron
 FULL_BITS = 32  # of everything else that is stored in full: codebook entries, untouched tensors
 
 
-def size(array):
+def size(array: Array) -> int:
     """Number of entries, from the shape alone."""
     return math.prod(array.shape)
 
@@ -38,16 +39,16 @@ class Layout:
         return cls(tuple(tensors), tuple(tuple(t.shape) for t in tensors.values()))
 
     @property
-    def offsets(self):
+    def offsets(self) -> tuple[int, ...]:
         """Where each tensor starts in the vector, and at the end its length."""
         return (0, *itertools.accumulate(math.prod(s) for s in self.shapes))
 
-    def join(self, tensors):
+    def join(self, tensors: dict[str, Array]) -> Array:
         """Dict of arrays -> vector."""
         xp = array_namespace(*tensors.values())
         return xp.concat([xp.reshape(tensors[name], (-1,)) for name in self.names])
 
-    def split(self, vector):
+    def split(self, vector: Array) -> dict[str, Array]:
         """Vector -> dict of arrays."""
         xp, ends = array_namespace(vector), self.offsets
         return {name: xp.reshape(vector[ends[i]:ends[i + 1]], self.shapes[i])
@@ -61,19 +62,19 @@ class Part(ABC):
     gap: float = 0.0
 
     @property
-    def is_zero(self):
+    def is_zero(self) -> bool:
         """Whether Δ(θ) = 0 by construction: no corrections, rank 0."""
         return False
 
     @abstractmethod
-    def decompress(self):
+    def decompress(self) -> Any:
         """Δ(θ): an array in the shape and dtype of w, or a dict of them for several tensors."""
 
     @abstractmethod
     def _bits(self, width):
         """Bits with corrections and factors at the given width."""
 
-    def bits(self, convention="float32"):
+    def bits(self, convention: str = "float32") -> int:
         """Storage in bits under the convention "float32" or "float16" (an int)."""
         if convention not in FLOAT_BITS:
             raise ValueError(f"convention must be one of {sorted(FLOAT_BITS)}, not {convention!r}")
@@ -138,7 +139,7 @@ class Sparse(Part):
         return size(self.values) * width + position_bits(self.indices)
 
 
-def position_bits(indices):
+def position_bits(indices: Array) -> int:
     """Bits of the delta-coded positions, with the best number b of bits a code.
 
     A code below 2ᵇ − 1 is the number of zeros before the next value; the code 2ᵇ − 1 is reserved
@@ -239,19 +240,20 @@ class Sum(Part):
         return sum(part._bits(width) for part in self.parts)
 
 
-def combine(function, *terms):
+def combine(function: Callable, *terms: Any) -> Any:
     """The function of arrays, or name by name of dicts of them."""
     if isinstance(terms[0], dict):
         return {name: function(*(term[name] for term in terms)) for name in terms[0]}
     return function(*terms)
 
 
-def add(terms):
+def add(terms: Sequence[Any]) -> Any:
     """Sum of decompressed parts, left to right: arrays, or dicts of them name by name."""
     return functools.reduce(functools.partial(combine, operator.add), terms)
 
 
-def storage_bits(params, names, parts, convention="float32"):
+def storage_bits(params: dict[str, Array], names: Iterable[str], parts: Iterable[Part],
+                 convention: str = "float32") -> int:
     """Bits of a model: the parts, and every tensor of `params` not in `names` in full."""
     untouched = sum(size(p) for name, p in params.items() if name not in names)
     return untouched * FULL_BITS + sum(part.bits(convention) for part in parts)

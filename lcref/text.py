@@ -3,14 +3,14 @@
 import ast
 import dataclasses
 
-from .compressions import Binary, Each, LowRank, Prune, Quantize, Sum, Task, Ternary
+from .compressions import Binary, Compression, Each, LowRank, Prune, Quantize, Sum, Task, Ternary
 from .projections.inputs import did_you_mean
 
 KINDS = {kind.__name__.lower(): kind
          for kind in (Quantize, Binary, Ternary, Prune, LowRank, Each, Sum)}
 
 
-def parse(text):
+def parse(text: str) -> Compression:
     """Read a compression from its text, such as "each(quantize(k=2)) + prune(keep=0.03)".
 
     Only the names of the compressions, keywords, literals and + are understood; nothing is
@@ -24,7 +24,7 @@ def parse(text):
     return _parse(text, 0)
 
 
-def parse_task(text):
+def parse_task(text: str) -> Task:
     """Read a task from its text, such as "fc1.weight, fc2.weight: prune(kappa=5000)"."""
     names, colon, _ = text.partition(":")
     if not colon:

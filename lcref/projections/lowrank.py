@@ -2,11 +2,11 @@
 
 from array_api_compat import array_namespace, device
 
-from ..parts import LowRank
+from ..parts import Array, LowRank
 from .inputs import moderate, real_array, whole
 
 
-def rank_ball(w, rank):
+def rank_ball(w: Array, rank: int) -> LowRank:
     """Project onto the matrices of at most the given rank.
 
         min over θ of ‖w − θ‖²_F   subject to   rank(θ) ≤ r

@@ -2,11 +2,11 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Sparse, size
+from ..parts import Array, Sparse, size
 from .inputs import moderate, nonnegative, real_array, whole
 
 
-def l0_ball(w, kappa):
+def l0_ball(w: Array, kappa: int) -> Sparse:
     """Project onto the vectors with at most kappa nonzeros.
 
         min over θ of ‖w − θ‖²   subject to   ‖θ‖₀ ≤ κ
@@ -53,7 +53,7 @@ def _largest(magnitude, kappa):
     return xp.sort(xp.concat([above, ties[:kappa - size(above)]]))
 
 
-def l1_ball(w, radius):
+def l1_ball(w: Array, radius: float) -> Sparse:
     """Project onto the ball of the l1 norm.
 
         min over θ of ‖w − θ‖²   subject to   ‖θ‖₁ ≤ r

@@ -2,7 +2,7 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Codebook, size
+from ..parts import Array, Codebook, size
 from .inputs import moderate, real_array, whole
 
 
@@ -14,7 +14,7 @@ def _codebook(codes, entries, w, stored):
                     xp.astype(entries, w.dtype), stored)
 
 
-def binary(w, scale=False):
+def binary(w: Array, scale: bool = False) -> Codebook:
     """Project onto the vectors of two opposite values.
 
         min over θ of ‖w − θ‖²   subject to   θ ∈ {−1, 1}ⁿ,  or with scale  θ ∈ {−a, a}ⁿ, a ≥ 0
@@ -55,7 +55,7 @@ def _mean_magnitude(w):
     return xp.sum(xp.abs(x)) / max(size(w), 1) * s
 
 
-def ternary(w, scale=False):
+def ternary(w: Array, scale: bool = False) -> Codebook:
     """Project onto the vectors of zeros and two opposite values.
 
         min over θ of ‖w − θ‖²   subject to   θ ∈ {−1, 0, 1}ⁿ,  or with scale  {−a, 0, a}ⁿ, a ≥ 0
@@ -112,7 +112,7 @@ def _ternary_threshold(magnitude):
     return descending[int(j)]
 
 
-def kmeans(w, k):
+def kmeans(w: Array, k: int) -> Codebook:
     """Project onto the vectors of at most k distinct values: exact one-dimensional K-means.
 
         min over c, θ of ‖w − θ‖²   subject to   θ ∈ {c_1, ..., c_k}ⁿ

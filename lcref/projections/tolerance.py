@@ -4,18 +4,20 @@ import math
 
 from array_api_compat import array_namespace
 
+from ..parts import Array
+
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
 TINY = 2.0**-1022
 
 
-def squared_norm(x):
+def squared_norm(x: Array) -> float:
     """‖x‖², accumulated in float64, as a Python float."""
     xp = array_namespace(x)
     x = xp.astype(x, xp.float64)
     return float(xp.sum(x * x))
 
 
-def slack(n, unit, spread, first_order, largest):
+def slack(n: int, unit: float, spread: float, first_order: float, largest: float) -> float:
     """The published constant: an objective ‖w − θ‖² is accepted up to the optimum plus this.
 
         8·n·ε·D + 2·u·F + n·(u·M)² + n·tiny
@@ -28,7 +30,8 @@ def slack(n, unit, spread, first_order, largest):
     return 8 * n * EPS * spread + 2 * unit * first_order + n * (unit * largest) ** 2 + n * TINY
 
 
-def objective_slack(w, theta, spread=None, stationary=False, largest=0.0):
+def objective_slack(w: Array, theta: Array, spread: float | None = None,
+                    stationary: bool = False, largest: float = 0.0) -> float:
     """The slack of one projection's answer θ to w, a float.
 
     Parameters
