@@ -1,0 +1,1 @@
+"""Judge an implementation of the projections: oracles, properties, certificates."""

@@ -1,0 +1,240 @@
+"""The table of projections: what each one minimises, over what, and who knows the optimum."""
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Callable
+
+import numpy as np
+from hypothesis import strategies as st
+
+from lcref import projections
+from lcref.projections.tolerance import objective_slack
+from lcref.verify import oracles
+
+# ---- reading an answer
+
+
+def to_numpy(x):
+    """Copy an array of any namespace and device to a NumPy array."""
+    if isinstance(x, np.ndarray):
+        return x
+    namespace = x.__array_namespace__()
+    return np.from_dlpack(x.to_device(namespace.Device("CPU_DEVICE"))).copy()
+
+
+def differences(w, theta):
+    """The entries of w − θ, exactly."""
+    pairs = zip(w.ravel().tolist(), theta.ravel().tolist())
+    return [Fraction(a) - Fraction(b) for a, b in pairs]
+
+
+def objective(w, theta):
+    """‖w − θ‖², exactly."""
+    return sum((difference**2 for difference in differences(w, theta)), Fraction(0))
+
+
+def distance_to_mean(w):
+    """‖w − mean w‖², exactly."""
+    x = [Fraction(value) for value in w.ravel().tolist()]
+    return sum(v * v for v in x) - sum(x) ** 2 / max(len(x), 1)
+
+
+def slack(problem, w, theta):
+    """The published constant, plus the rounding of subnormal numbers.
+
+    The constant is taken of w and θ divided by a power of two that brings them near 1, where
+    nothing overflows and n·tiny hides nothing, and multiplied by its square. Entries of θ under
+    the smallest normal number are off by up to half the smallest subnormal h, not by u·θ: that
+    moves the objective by at most 2h·Σ abs(w − θ) + n·h², and by n·h² where θ is stationary.
+    """
+    largest = max(np.max(np.abs(w), initial=0), np.max(np.abs(theta), initial=0))
+    exponent = int(np.frexp(largest)[1])
+    near_1 = [np.ldexp(x, -exponent) for x in (w, theta)]
+    spread = problem.spread(*near_1)
+    published = objective_slack(*near_1, spread=spread, stationary=problem.stationary)
+    h = Fraction(float(np.finfo(w.dtype).smallest_subnormal)) / 2
+    distance = sum(abs(difference) for difference in differences(w, theta))
+    subnormal = w.size * h**2 + (0 if problem.stationary else 2 * h * distance)
+    return Fraction(published) * Fraction(4) ** exponent + subnormal
+
+
+# ---- inputs
+
+# Small integers make ties and duplicates common; six decimals make them rare; powers of ten spread
+# the magnitudes.
+VALUES = st.one_of(
+    st.integers(-3, 3).map(float),
+    st.integers(-10**6, 10**6).map(lambda i: i / 10**6),
+    st.integers(-12, 0).map(lambda e: 10.0**e),
+)
+OFFSETS = st.sampled_from([0.0, 0.0, 0.0, 1.0, -1e3, 1e8])
+EXPONENTS = {np.float64: (-160, 150), np.float32: (-20, 18)}
+
+
+@st.composite
+def vectors(draw, max_size=8, shape=None, at_all_scales=True):
+    """Draw one vector (or an array of the given shape), double or single, at any scale."""
+    dtype = draw(st.sampled_from([np.float64, np.float32]))
+    size = (0, max_size) if shape is None else (math.prod(shape),) * 2
+    w = np.array(draw(st.lists(VALUES, min_size=size[0], max_size=size[1])))
+    if at_all_scales:
+        exponent = draw(st.one_of(st.just(0), st.integers(*EXPONENTS[dtype])))
+        w = (w + draw(OFFSETS)) * 10.0**exponent
+    return w.astype(dtype).reshape(w.shape if shape is None else shape)
+
+
+@st.composite
+def matrices(draw, max_size=8, at_all_scales=True):
+    """Draw one matrix of at most about max_size entries; often of low rank."""
+    side = 2 + math.isqrt(max_size) // 2
+    m, n = draw(st.integers(0, side)), draw(st.integers(1, side))
+    w = draw(vectors(shape=(m, n), at_all_scales=at_all_scales))
+    if m > 1 and draw(st.booleans()):
+        w[-1] = w[0]
+    return w
+
+
+def radii(w):
+    """Radii from 0 to beyond ‖w‖₁, in units of the largest magnitude so that none overflows."""
+    largest = float(np.max(np.abs(w), initial=0))
+    inside = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])
+    return st.one_of(inside, st.floats(0.01, 4.0)).map(lambda f: f * largest)
+
+
+# ---- feasible sets; each is told w's dtype by theta
+
+
+def has_few_values(theta, k):
+    return np.unique(theta).size <= k
+
+
+def is_in(levels, scale):
+    def feasible(theta, _):
+        a = np.max(np.abs(theta), initial=0) if scale else 1
+        return bool(np.all(np.isin(theta, [a * level for level in levels])))
+
+    return feasible
+
+
+def is_sparse(theta, kappa):
+    return np.count_nonzero(theta) <= kappa
+
+
+def is_in_l1_ball(theta, radius):
+    # every entry is rounded once, by at most half an eps of w's dtype: n eps are ample
+    norm = sum(map(abs, map(Fraction, theta.ravel().tolist())), Fraction(0))
+    return norm <= Fraction(radius) * (1 + theta.size * Fraction(float(np.finfo(theta.dtype).eps)))
+
+
+def has_low_rank(theta, rank):
+    if rank >= min(theta.shape):
+        return True
+    near_1 = np.ldexp(theta, -int(np.frexp(np.max(np.abs(theta)))[1])).astype(np.float64)
+    sigma = np.linalg.svd(near_1, compute_uv=False)
+    # the rounding of the entries of θ, u·σ₁ for each row and column, is noise beyond rank r
+    return sigma[rank] <= 8 * max(theta.shape) * float(np.finfo(theta.dtype).eps) * sigma[0]
+
+
+# ---- the table
+
+
+def norm_of_w(w, theta):
+    return float(objective(w, np.zeros_like(w)))
+
+
+def norms_of_both(w, theta):
+    return norm_of_w(w, theta) + norm_of_w(theta, w)
+
+
+def spread_of_w(w, theta):
+    return float(distance_to_mean(w))
+
+
+def no_budget(w):
+    return st.none()
+
+
+def whole_numbers(start):
+    return lambda w: st.integers(start, w.size + 1)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One projection: min ‖w − θ‖² over the θ with `feasible(θ, budget)`."""
+
+    project: Callable  # (w, budget) → part
+    optimum: Callable  # (w, budget) → Fraction, for small w
+    feasible: Callable  # (θ, budget) → bool
+    budgets: Callable = no_budget  # w → strategy of budgets
+    weights: Callable = vectors  # strategy of w
+    spread: Callable = norm_of_w  # D of the published constant
+    stationary: bool = False  # the published constant has no first-order term
+    larger: Callable | None = None  # budget → a larger budget
+    homogeneous: bool = True  # s·θ is feasible for stretch(budget, s) when θ is for budget
+    stretch: Callable = lambda budget, s: budget
+    shapes: tuple = ((), (0,), (1,), (7,), (2, 3), (2, 0, 3), (2, 1, 3, 2))
+    signs: str = "each"  # what may be negated: each entry, "all" at once, "lines" of a matrix
+
+
+PROBLEMS = {
+    "kmeans": Problem(
+        lambda w, k: projections.kmeans(w, k),
+        oracles.kmeans,
+        has_few_values,
+        whole_numbers(1),
+        spread=spread_of_w,
+        stationary=True,
+        larger=lambda k: k + 1,
+        signs="all",
+    ),
+    "binary": Problem(
+        lambda w, _: projections.binary(w),
+        lambda w, _: oracles.binary(w, False),
+        is_in((-1, 1), False),
+        spread=norms_of_both,
+        homogeneous=False,
+    ),
+    "scaled_binary": Problem(
+        lambda w, _: projections.binary(w, scale=True),
+        lambda w, _: oracles.binary(w, True),
+        is_in((-1, 1), True),
+    ),
+    "ternary": Problem(
+        lambda w, _: projections.ternary(w),
+        lambda w, _: oracles.ternary(w, False),
+        is_in((-1, 0, 1), False),
+        spread=norms_of_both,
+        homogeneous=False,
+    ),
+    "scaled_ternary": Problem(
+        lambda w, _: projections.ternary(w, scale=True),
+        lambda w, _: oracles.ternary(w, True),
+        is_in((-1, 0, 1), True),
+    ),
+    "l0_ball": Problem(
+        lambda w, kappa: projections.l0_ball(w, kappa),
+        oracles.l0_ball,
+        is_sparse,
+        whole_numbers(0),
+        larger=lambda kappa: kappa + 1,
+    ),
+    "l1_ball": Problem(
+        lambda w, radius: projections.l1_ball(w, radius),
+        oracles.l1_ball,
+        is_in_l1_ball,
+        radii,
+        larger=lambda radius: 1.25 * radius,
+        stretch=lambda radius, s: radius * s,
+    ),
+    "rank_ball": Problem(
+        lambda w, rank: projections.rank_ball(w, rank),
+        oracles.rank_ball,
+        has_low_rank,
+        lambda w: st.integers(0, min(w.shape) + 1),
+        weights=matrices,
+        larger=lambda rank: rank + 1,
+        shapes=((0, 0), (0, 3), (2, 0), (1, 1), (1, 5), (4, 1), (3, 4)),
+        signs="lines",
+    ),
+}

@@ -1,0 +1,231 @@
+"""The oracles against each other, against feasible points, and against values worked by hand."""
+
+import ast
+import sys
+from fractions import Fraction
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import lcref.verify
+from lcref.verify import oracles
+
+WEIGHTS = st.lists(
+    st.one_of(st.integers(-3, 3).map(float), st.floats(-1, 1), st.sampled_from([1e8, 1e8 + 1])),
+    max_size=6,
+)
+MATRICES = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
+    lambda shape: st.lists(
+        st.lists(st.integers(-4, 4).map(float), min_size=shape[1], max_size=shape[1]),
+        min_size=shape[0],
+        max_size=shape[0],
+    ).map(np.array)
+)
+RATIONALS = st.integers(-40, 40).map(lambda i: Fraction(i, 8))
+
+
+def norm(w):
+    """‖w‖², exactly."""
+    return sum((Fraction(x) ** 2 for x in w), Fraction(0))
+
+
+def distance(w, theta):
+    """‖w − θ‖², exactly."""
+    return norm(Fraction(a) - Fraction(b) for a, b in zip(w, theta))
+
+
+def longdouble_error(w, n):
+    """n·eps of a longdouble, relative to ‖w‖²."""
+    return n * Fraction(float(np.finfo(np.longdouble).eps)) * norm(w)
+
+
+# ---- worked by hand
+
+HALF, THIRD = Fraction(1, 2), Fraction(1, 3)
+BY_HAND = [
+    (oracles.kmeans, ([0.0, 1.0, 5.0, 7.0], 2), HALF + 2),
+    (oracles.kmeans, ([0.0, 1.0, 5.0, 7.0], 1), Fraction(131, 4)),  # 75 − 13²/4
+    (oracles.kmeans, ([3.0, 0.0, 3.0, 0.0], 2), 0),
+    (oracles.kmeans, ([], 3), 0),
+    (oracles.kmeans_intervals, ([5.0, 0.0, 7.0, 1.0], 2), HALF + 2),
+    (oracles.kmeans_intervals, ([], 1), 0),
+    (oracles.binary, ([2.0, -3.0, 0.0], False), 1 + 4 + 1),
+    (oracles.binary, ([1.0, -2.0, 6.0], True), 4 + 1 + 9),  # a = 3
+    (oracles.ternary, ([0.25, -3.0, 0.75], False), Fraction(1, 16) + 4 + Fraction(1, 16)),
+    (oracles.ternary, ([1.0, -7.0, 5.0], True), 1 + 1 + 1),  # a = 6 on two entries
+    (oracles.l0_ball, ([1.0, -5.0, 2.0], 1), 5),
+    (oracles.l0_ball, ([1.0, -5.0, 2.0], 7), 0),
+    (oracles.l1_ball, ([3.0, -1.0], 2.0), 2),  # θ = (2, 0), on a vertex
+    (oracles.l1_ball, ([4.0, -3.0, 1.0], 4.0), 2 * Fraction(9, 4) + 1),  # τ = 3/2
+    (oracles.l1_ball, ([1.0, 1.0, 1.0], 2.0), THIRD),  # τ = 1/3
+    (oracles.l1_ball, ([3.0, -1.0], 4.0), 0),
+    (oracles.l1_ball, ([3.0, -1.0], 0.0), 10),
+    (oracles.l1_ball_dual, ([3.0, -1.0], 2.0, 1.0), 2),
+    (oracles.l1_ball_root, ([], 1.0), 0),
+    (oracles.l1_ball_root, ([5e-324], 1.0), 0),
+    (oracles.rank_ball, ([[0.0, 3.0, 0.0], [-5.0, 0.0, 0.0], [0.0, 0.0, 4.0]], 1), 9 + 16),
+    (oracles.rank_ball, (np.zeros((0, 3)), 0), 0),
+    (oracles.kmeans_l0, ([0.0, 1.0, 50.0, 5.0, 7.0], 2, 1), HALF + 2),
+    (oracles.scaled_binary_l0, ([1.0, -1.0, 2.0, 40.0], 1), 2 * THIRD),  # 1, 1, 2 about 4/3
+    (oracles.codebook_l0, ([0.0, 3.0, -1.0, 9.0], [0.0, 4.0], 1), 1 + 1),
+]
+
+
+@pytest.mark.parametrize(
+    "oracle, arguments, expected", BY_HAND, ids=lambda x: getattr(x, "__name__", None)
+)
+def test_the_oracle_finds_the_value_worked_by_hand(oracle, arguments, expected):
+    # squares and roots in longdouble: a few eps of the sum, 50
+    assert abs(oracle(*arguments) - expected) <= Fraction(1, 10**13)
+
+
+@pytest.mark.parametrize("oracle, arguments, expected", BY_HAND)
+def test_the_oracle_scales_exactly_with_the_square_of_a_power_of_two(oracle, arguments, expected):
+    w, *budget = arguments
+    for s in (2.0**-50, 2.0**500):
+        scaled = [b * s if isinstance(b, float) else b for b in budget]
+        if oracle is oracles.codebook_l0:
+            scaled[0] = [c * s for c in budget[0]]
+        if oracle in (oracles.binary, oracles.ternary) and not budget[0]:
+            continue  # {−1, 0, 1} does not scale
+        value = oracle(np.array(w) * s, *scaled)
+        assert value == oracle(w, *budget) * Fraction(s) ** 2
+
+
+# ---- against each other
+
+
+@given(w=WEIGHTS, k=st.integers(1, 7))
+def test_an_optimal_clustering_is_made_of_intervals(w, k):
+    # 4·n·eps in longdouble of the squared distance to the mean, as documented
+    spread = oracles.kmeans(w, 1)
+    error = 4 * len(w) * Fraction(float(np.finfo(np.longdouble).eps)) * spread
+    assert abs(oracles.kmeans(w, k) - oracles.kmeans_intervals(w, k)) <= error
+
+
+@given(w=WEIGHTS, tau=st.floats(0, 3), radius=st.floats(0, 5))
+def test_the_dual_of_the_l1_ball_is_a_lower_bound_for_any_multiplier(w, tau, radius):
+    assert oracles.l1_ball_dual(w, radius, tau) <= oracles.l1_ball(w, radius)
+
+
+@given(w=WEIGHTS, radius=st.floats(0, 5))
+def test_the_best_dual_of_the_l1_ball_meets_the_best_face(w, radius):
+    best, root = oracles.l1_ball(w, radius), oracles.l1_ball_root(w, radius)
+    largest = max(map(abs, w), default=0)
+    # the root's error, 1e-15 of the largest magnitude and as much from fsum's terms, squared
+    assert 0 <= best - root <= len(w) * Fraction(4e-15 * largest) ** 2
+
+
+@given(w=MATRICES, data=st.data())
+def test_rotations_and_lapack_find_the_same_singular_values(w, data):
+    rank = data.draw(st.integers(0, 4))
+    tail = np.linalg.svd(w, compute_uv=False)[rank:]
+    # LAPACK is backward stable: off by about max(m, n)·eps·σ₁ in each singular value
+    error = 16 * 4 * 2**-52 * float(norm(w.ravel()))
+    assert abs(float(oracles.rank_ball(w, rank)) - np.sum(tail**2)) <= error
+
+
+@given(w=MATRICES)
+def test_all_squared_singular_values_sum_to_the_squared_norm(w):
+    assert abs(oracles.rank_ball(w, 0) - norm(w.ravel())) <= longdouble_error(w.ravel(), 8 * w.size)
+
+
+@given(u=st.lists(st.integers(-5, 5), min_size=4, max_size=4), data=st.data())
+def test_a_product_of_thin_factors_has_no_tail(u, data):
+    rank = data.draw(st.integers(1, 2))
+    v = data.draw(st.lists(st.integers(-5, 5), min_size=6, max_size=6))
+    w = np.reshape(u, (-1, rank)).astype(float) @ np.reshape(v, (rank, -1))
+    assert oracles.rank_ball(w, rank) <= longdouble_error(w.ravel(), 8 * w.size)
+
+
+@given(w=WEIGHTS, k=st.integers(1, 3))
+def test_a_sum_without_corrections_is_its_other_part(w, k):
+    assert oracles.kmeans_l0(w, k, 0) == oracles.kmeans(w, k)
+    assert oracles.scaled_binary_l0(w, 0) == oracles.binary(w, True)
+    assert oracles.codebook_l0(w, [-1.0, 1.0], 0) == oracles.binary(w, False)
+
+
+@given(w=WEIGHTS, kappa=st.integers(0, 7))
+def test_a_sum_with_the_codebook_of_zero_is_the_l0_ball(w, kappa):
+    assert oracles.codebook_l0(w, [0.0], kappa) == oracles.l0_ball(w, kappa)
+
+
+@given(w=WEIGHTS, kappa=st.integers(0, 6))
+def test_another_correction_never_costs_more(w, kappa):
+    assert oracles.kmeans_l0(w, 2, kappa + 1) <= oracles.kmeans_l0(w, 2, kappa)
+    assert oracles.scaled_binary_l0(w, kappa + 1) <= oracles.scaled_binary_l0(w, kappa)
+
+
+# ---- no feasible point is better: candidates drawn at random, then the best of a fine grid
+
+
+@given(w=WEIGHTS, values=st.lists(RATIONALS, min_size=1, max_size=3), data=st.data())
+def test_no_choice_of_values_beats_kmeans(w, values, data):
+    theta = [data.draw(st.sampled_from(values)) for _ in w]
+    assert oracles.kmeans(w, len(values)) <= distance(w, theta)
+
+
+@pytest.mark.parametrize(
+    "oracle, levels", [(oracles.binary, [-1, 1]), (oracles.ternary, [-1, 0, 1])]
+)
+@given(w=WEIGHTS, a=RATIONALS.map(abs), data=st.data())
+def test_no_pattern_with_any_scale_beats_the_oracle(oracle, levels, w, a, data):
+    s = [data.draw(st.sampled_from(levels)) for _ in w]
+    assert oracle(w, True) <= distance(w, [a * level for level in s])
+    assert oracle(w, False) <= distance(w, s)
+
+
+@given(w=WEIGHTS, direction=st.lists(RATIONALS, min_size=6, max_size=6), radius=st.integers(0, 5))
+def test_no_point_of_the_l1_ball_beats_the_best_face(w, direction, radius):
+    size = sum(map(abs, direction[: len(w)]))
+    theta = [x * radius / size if size else 0 for x in direction[: len(w)]]
+    assert oracles.l1_ball(w, radius) <= distance(w, theta)
+
+
+@given(w=MATRICES, numbers=st.lists(st.integers(-4, 4), min_size=8, max_size=8))
+def test_no_outer_product_beats_the_tail_beyond_rank_one(w, numbers):
+    theta = np.outer(numbers[: w.shape[0]], numbers[4:][: w.shape[1]]) / 4
+    allowed = longdouble_error(w.ravel(), 8 * w.size)
+    assert oracles.rank_ball(w, 1) <= distance(w.ravel(), theta.ravel()) + allowed
+
+
+@given(w=WEIGHTS, a=RATIONALS.map(abs), kappa=st.integers(0, 6), data=st.data())
+def test_no_pattern_with_any_corrections_beats_the_sum(w, a, kappa, data):
+    signs = [data.draw(st.sampled_from([-1, 1])) for _ in w]
+    where = data.draw(st.sets(st.integers(0, 5), max_size=kappa))
+    theta = [x if i in where else a * s for i, (x, s) in enumerate(zip(w, signs))]
+    assert oracles.scaled_binary_l0(w, kappa) <= distance(w, theta)
+    assert oracles.codebook_l0(w, [-float(a), float(a)], kappa) <= distance(w, theta)
+    assert oracles.kmeans_l0(w, 2, kappa) <= distance(w, theta)
+
+
+def test_every_partition_is_tried():
+    w = [4.0, 0.0, 9.0, 1.0]
+    labels = product(range(3), repeat=4)  # all maps to 3 blocks, each partition many times
+    blocks = [[[x for x, b in zip(w, label) if b == c] for c in range(3)] for label in labels]
+    costs = [sum(norm(b) - Fraction(sum(b)) ** 2 / max(len(b), 1) for b in some) for some in blocks]
+    assert oracles.kmeans(w, 3) == min(costs)
+
+
+# ---- independence
+
+
+def imported(path):
+    """Top-level names of the modules that a file imports, "" for a relative import."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name.split(".")[0] for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "" if node.level else node.module.split(".")[0]
+
+
+def test_the_oracles_import_nothing_of_what_they_judge():
+    assert set(imported(Path(oracles.__file__))) <= {*sys.stdlib_module_names, "numpy", "scipy"}
+
+
+def test_the_verify_package_imports_nothing_by_itself():
+    assert not list(imported(Path(lcref.verify.__file__)))
