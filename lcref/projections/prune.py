@@ -112,4 +112,4 @@ def _soft_threshold(magnitude, radius):
     active, delta = ordered[:j], delta[j - 1]
     delta = delta - (xp.sum(delta - active) - radius) / j  # one Newton step mends the running sum
     kept = xp.nonzero(d < delta)[0]
-    return kept, delta - xp.take(d, kept)
+    return kept, xp.minimum(delta - xp.take(d, kept), xp.take(magnitude, kept))  # τ ≥ 0

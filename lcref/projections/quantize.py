@@ -44,15 +44,17 @@ def binary(w: Array, scale: bool = False) -> Codebook:
     O(n). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
     """
     xp = real_array(w)
-    a = _mean_magnitude(w) if scale else xp.ones((), dtype=xp.float64, device=device(w))
+    a = (_mean_magnitude(w, xp.ones_like(w, dtype=xp.bool)) if scale
+         else xp.ones((), dtype=xp.float64, device=device(w)))
     return _codebook(w >= 0, xp.stack([-a, a]), w, "scaled" if scale else "fixed")
 
 
-def _mean_magnitude(w):
-    """Mean of abs(w) in float64, a 0-d array; 0 for an empty w."""
+def _mean_magnitude(w, kept):
+    """Mean of abs(w) over the kept entries in float64, a 0-d array; 0 where none is kept."""
     xp = array_namespace(w)
     x, s = moderate(w)
-    return xp.sum(xp.abs(x)) / max(size(w), 1) * s
+    count = int(xp.sum(xp.astype(kept, xp.int64)))
+    return xp.sum(xp.where(kept, xp.abs(x), xp.zeros_like(x))) / max(count, 1) * s
 
 
 def ternary(w: Array, scale: bool = False) -> Codebook:
@@ -92,8 +94,7 @@ def ternary(w: Array, scale: bool = False) -> Codebook:
     magnitude = xp.abs(w)
     if scale:
         kept = magnitude >= _ternary_threshold(magnitude)
-        count = xp.maximum(xp.sum(xp.astype(kept, xp.float64)), xp.ones_like(_mean_magnitude(w)))
-        a = _mean_magnitude(xp.where(kept, w, xp.zeros_like(w))) * (size(w) / count)
+        a = _mean_magnitude(w, kept)
     else:
         kept, a = magnitude >= 0.5, xp.ones((), dtype=xp.float64, device=device(w))
     codes = 1 + xp.astype(kept & (w >= 0), xp.int8) - xp.astype(kept & (w < 0), xp.int8)
@@ -154,10 +155,8 @@ def kmeans(w: Array, k: int) -> Codebook:
     starts = runs[:-1]
     if size(starts) > k:
         x, scale = moderate(ordered)
-        mean = xp.mean(x)
-        x = x - mean
-        starts = xp.take(starts, _cluster_cuts(x, runs, k))
-        entries = (_run_means(x, starts) + mean) * scale
+        starts = xp.take(starts, _cluster_cuts(x - xp.mean(x), runs, k))
+        entries = _run_means(x, starts) * scale
     else:
         entries = xp.take(ordered, starts)
     lowest = xp.take(ordered, starts)
@@ -174,10 +173,10 @@ def _distinct_runs(ordered):
 
 
 def _run_means(x, starts):
-    """Mean of each run x[starts_j : starts_{j+1}], (k,), each by a sum of its own."""
+    """Mean of each run x[starts_j : starts_{j+1}], (k,), centred at its own first entry."""
     xp = array_namespace(x)
     bounds = [int(i) for i in starts] + [size(x)]
-    return xp.stack([xp.mean(x[a:b]) for a, b in zip(bounds, bounds[1:])])
+    return xp.stack([x[a] + xp.mean(x[a:b] - x[a]) for a, b in zip(bounds, bounds[1:])])
 
 
 def _between(entries, lowest, ordered, starts):

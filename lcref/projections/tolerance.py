@@ -5,6 +5,7 @@ import math
 from array_api_compat import array_namespace
 
 from ..parts import Array
+from .inputs import moderate
 
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
 TINY = 2.0**-1022
@@ -34,22 +35,30 @@ def objective_slack(w: Array, theta: Array, spread: float | None = None,
                     stationary: bool = False, largest: float = 0.0) -> float:
     """The slack of one projection's answer θ to w, a float.
 
+    It is taken of w and θ divided by a power of two, and multiplied by its square, so that nothing
+    overflows and n·tiny hides nothing. Below the smallest normal number θ is rounded to a
+    multiple of h instead of to a relative precision, which adds 2·(h/2)·√n·‖w − θ‖ + n·(h/2)².
+
     Parameters
     ----------
     w, theta : arrays of the same shape, real floating
     spread : float, optional
         D. ‖w‖² when left out; ‖w − mean w‖² for kmeans, ‖w‖² + ‖θ‖² for fixed codebooks.
     stationary : bool
-        Leave the first-order term out: the free parameters of θ are stationary (kmeans).
+        Leave the first-order terms out: the free parameters of θ are stationary (kmeans).
     largest : float
         Largest magnitude in any part, where θ is a sum of parts larger than itself.
     """
-    xp = array_namespace(w, theta)
-    n = math.prod(w.shape)
+    xp, n = array_namespace(w, theta), math.prod(w.shape)
     if n == 0:
         return 0.0
-    residual = xp.astype(w, xp.float64) - xp.astype(theta, xp.float64)
-    first_order = 0.0 if stationary else math.sqrt(squared_norm(theta) * squared_norm(residual))
-    largest = max(float(xp.max(xp.abs(w))), float(xp.max(xp.abs(theta))), largest)
-    return slack(n, float(xp.finfo(w.dtype).eps), squared_norm(w) if spread is None else spread,
-                 first_order, largest)
+    limits = xp.finfo(w.dtype)
+    _, s = moderate(xp.stack([xp.max(xp.abs(w)), xp.max(xp.abs(theta))]))
+    x, y = xp.astype(w, xp.float64) / s, xp.astype(theta, xp.float64) / s
+    spread = squared_norm(x) if spread is None else spread / s / s
+    distance = math.sqrt(squared_norm(x - y))
+    first_order = 0.0 if stationary else math.sqrt(squared_norm(y)) * distance
+    largest = max(float(xp.max(xp.abs(x))), float(xp.max(xp.abs(y))), largest / s)
+    half = float(limits.smallest_normal) * float(limits.eps) / 2 / s
+    subnormal = n * half**2 + (0.0 if stationary else 2 * half * math.sqrt(n) * distance)
+    return (slack(n, float(limits.eps), spread, first_order, largest) + subnormal) * s * s
