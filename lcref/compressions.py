@@ -19,8 +19,8 @@ from array_api_compat import array_namespace
 from . import parts
 from .parts import Array, ByTensor, Layout, Part, add, combine, size
 from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
-from .projections.inputs import nonnegative, whole
-from .projections.tolerance import slack, squared_norm
+from .projections.inputs import moderate, nonnegative, real_array, whole
+from .projections.tolerance import norm, slack, squared_norm
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Compression(ABC):
     def __add__(self, other: "Compression") -> "Sum":
         if not isinstance(other, Compression):
             return NotImplemented
-        return Sum(*getattr(self, "terms", (self,)), *getattr(other, "terms", (other,)))
+        return Sum(*_terms(self), *_terms(other))
 
     def project(self, w: Array | dict[str, Array], mu: float | None = None,
                 start: Part | None = None) -> Part:
@@ -64,8 +64,8 @@ class Compression(ABC):
     def check(self, tensors: dict[str, Array]) -> None:
         """Raise ValueError where the budget exceeds what the tensors (a dict) hold."""
 
-    def vanishes(self, n: int) -> bool:
-        """Whether the only feasible θ of n weights is zero."""
+    def vanishes(self, w: Any) -> bool:
+        """Whether zero is the only feasible θ for weights like w."""
         return False
 
     def __str__(self):
@@ -81,7 +81,7 @@ class Quantize(Compression):
     k: int
 
     def __post_init__(self):
-        whole(self.k, "k", least=1)
+        _set(self, k=whole(self.k, "k", least=1))
 
     def _one(self, w, mu, start):
         return kmeans(w, self.k)
@@ -120,9 +120,13 @@ class Prune(Compression):
         if len(given) != 1:
             raise ValueError(f"prune needs exactly one of kappa, keep, radius; given: {given}")
         if self.kappa is not None:
-            whole(self.kappa, "kappa")
-        elif nonnegative(getattr(self, given[0]), given[0]) > 1 and self.keep is not None:
-            raise ValueError(f"keep is a share of the weights, at most 1, not {self.keep!r}")
+            _set(self, kappa=whole(self.kappa, "kappa"))
+        if self.radius is not None:
+            _set(self, radius=nonnegative(self.radius, "radius"))
+        if self.keep is not None:
+            if nonnegative(self.keep, "keep") > 1:
+                raise ValueError(f"keep is a share of the weights, at most 1, not {self.keep!r}")
+            _set(self, keep=float(str(self.keep)))  # the decimal that is written: float32(0.29)
 
     def budget(self, n: int) -> int:
         """κ: as given, or ⌊keep·n⌋ in exact decimal arithmetic (0.29 of 100 is 29)."""
@@ -138,8 +142,10 @@ class Prune(Compression):
         if self.kappa is not None and self.kappa > n:
             raise ValueError(f"kappa={self.kappa} is more than the {n} weights of the task")
 
-    def vanishes(self, n):
-        return not self.radius if self.radius is not None else self.budget(n) == 0
+    def vanishes(self, w):
+        if self.radius is not None:
+            return self.radius == 0
+        return self.budget(sum(map(size, _leaves(w)))) == 0
 
 
 @dataclass(frozen=True)
@@ -154,7 +160,7 @@ class LowRank(Compression):
     scheme: int = 1
 
     def __post_init__(self):
-        whole(self.rank, "rank")
+        _set(self, rank=whole(self.rank, "rank"))
         if self.scheme not in (1, 2):
             raise ValueError(f"scheme must be 1 or 2, not {self.scheme!r}")
 
@@ -170,7 +176,7 @@ class LowRank(Compression):
                 raise ValueError(f"rank={self.rank} is more than the smaller side of {name}, "
                                  f"{' × '.join(map(str, t.shape))}")
 
-    def vanishes(self, n):
+    def vanishes(self, w):
         return self.rank == 0
 
 
@@ -195,8 +201,8 @@ class Each(Compression):
         for name, t in tensors.items():
             self.inner.check({name: t})
 
-    def vanishes(self, n):
-        return self.inner.vanishes(n)
+    def vanishes(self, w):
+        return all(self.inner.vanishes(tensor) for tensor in _leaves(w))
 
     def __str__(self):
         return f"each({self.inner})"
@@ -232,22 +238,23 @@ class Sum(Compression):
             raise ValueError("a sum needs at least two compressions")
         if solver not in ("auto", "alternate"):
             raise ValueError(f"solver must be 'auto' or 'alternate', not {solver!r}")
-        whole(cycles, "cycles", least=1)
-        nonnegative(tol, "tol")
-        for name, value in zip(("terms", "solver", "restarts", "cycles", "tol"),
-                               (terms, solver, restarts, cycles, tol)):
-            object.__setattr__(self, name, value)
+        restarts = None if restarts is None else bool(restarts)
+        _set(self, terms=terms, solver=solver, restarts=restarts,
+             cycles=whole(cycles, "cycles", least=1), tol=nonnegative(tol, "tol"))
 
     def _one(self, w, mu, start):
-        n = sum(map(size, w.values())) if isinstance(w, dict) else size(w)
-        live = [i for i, term in enumerate(self.terms) if not term.vanishes(n)]
+        for tensor in _leaves(w):
+            real_array(tensor)
+        live = [i for i, term in enumerate(self.terms) if not term.vanishes(w)]
         if len(live) < 2:
-            solved = tuple(term.project(w, mu) for term in self.terms)
+            solved = tuple(term.project(w, mu, start and start.parts[i])
+                           for i, term in enumerate(self.terms))
             only = solved[live[0] if live else 0]
             return parts.Sum(solved, only.status, only.gap)
-        return min((alternate(self.terms, w, mu, order, thetas, self.cycles, self.tol)
-                    for order, thetas in self._starts(live, start)),
-                   key=lambda theta: theta.trace[-1])
+        found = [alternate(self.terms, w, mu, order, thetas, self.cycles, self.tol)
+                 for order, thetas in self._starts(live, start)]
+        unit = _unit(w)  # traces may overflow
+        return min(found, key=lambda theta: _distance(w, [theta.decompress()], unit))
 
     _several = _one
 
@@ -263,15 +270,27 @@ class Sum(Compression):
         for term in self.terms:
             term.check(tensors)
 
-    def vanishes(self, n):
-        return all(term.vanishes(n) for term in self.terms)
+    def vanishes(self, w):
+        return all(term.vanishes(w) for term in self.terms)
 
     def __str__(self):
-        options = {"solver": "auto", "restarts": None, "cycles": 100, "tol": 1e-6}
-        given = [f"{n}={getattr(self, n)!r}" for n, v in options.items() if getattr(self, n) != v]
-        if not given:
-            return " + ".join(map(str, self.terms))
-        return f"sum({', '.join([*map(str, self.terms), *given])})"
+        given = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self)[1:]
+                 if getattr(self, f.name) != f.default]
+        if given or any(isinstance(term, Sum) for term in self.terms):
+            return f"sum({', '.join([*map(str, self.terms), *given])})"
+        return " + ".join(map(str, self.terms))
+
+
+def _terms(compression):
+    """What a compression contributes to a flat sum; a sum with options of its own stays whole."""
+    plain = isinstance(compression, Sum) and compression == Sum(*compression.terms)
+    return compression.terms if plain else (compression,)
+
+
+def _set(frozen, **values):
+    """Give the fields of a frozen dataclass their checked values, as plain numbers."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
 
 
 def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: list[int],
@@ -304,26 +323,27 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
     found: list[Any] = list(thetas) if thetas else [
         None if i in order else term.project(w, mu) for i, term in enumerate(terms)]
     deltas = [zero if theta is None else theta.decompress() for theta in found]
-    objective = math.inf if None in found else _distance(w, deltas)
+    unit = _unit(w)
+    objective = math.inf if None in found else _distance(w, deltas, unit)
     trace, status = [], "unconverged"
     for _ in range(cycles):
         before = objective
         for i in order:
             residual = combine(operator.sub, w, add(deltas[:i] + deltas[i + 1:]))
             theta = terms[i].project(residual, mu, found[i])
-            objective = _half_step(w, found, deltas, i, theta, objective)
-            trace.append(objective)
+            objective = _half_step(w, found, deltas, i, theta, objective, unit)
+            trace.append(objective * unit * unit)
         if before - objective <= tol * objective:
             status = "stationary"
             break
     return parts.Sum(tuple(found), status, math.inf, tuple(trace))
 
 
-def _half_step(w, thetas, deltas, i, theta, objective):
+def _half_step(w, thetas, deltas, i, theta, objective, unit):
     """Put θ_i in place unless it is no better; return the objective. A rise is a DescentError."""
     trial = [*deltas[:i], theta.decompress(), *deltas[i + 1:]]
-    reached = _distance(w, trial)
-    if reached > objective and reached > objective + _rounding(w, trial, objective):
+    reached = _distance(w, trial, unit)
+    if reached > objective and reached > objective + _rounding(w, trial, objective, unit):
         raise DescentError(f"part {i + 1} of a sum raised the objective from {objective!r} to "
                            f"{reached!r}: its projection is not optimal; please report this")
     if reached <= objective or thetas[i] is None:
@@ -338,26 +358,32 @@ def _leaves(tree):
     return list(tree.values()) if isinstance(tree, dict) else [tree]
 
 
-def _distance(w, deltas):
-    """‖w − Σ Δ_j‖² in float64."""
-    wide = [combine(lambda t: array_namespace(t).astype(t, array_namespace(t).float64), tree)
+def _unit(w):
+    """A power of two to divide w by, so that the squares of its entries stay within range."""
+    return max((moderate(tensor)[1] for tensor in _leaves(w)), default=1.0)
+
+
+def _distance(w, deltas, unit):
+    """‖w − Σ Δ_j‖² in float64, in units of unit²."""
+    wide = [combine(lambda t: array_namespace(t).astype(t, array_namespace(t).float64) / unit, tree)
             for tree in (w, *deltas)]
     return sum(map(squared_norm, _leaves(combine(operator.sub, wide[0], add(wide[1:])))))
 
 
-def _rounding(w, deltas, objective):
+def _rounding(w, deltas, objective, unit):
     """The published slack for a sum, whose residual w − Σ_{j≠i} Δ_j is itself rounded to w's dtype.
 
     That perturbs the problem by e, abs(e) ≤ u·(abs(w) + Σ abs(Δ_j)), and its optimum by at most
     2·⟨e, θ − θ'⟩ with ‖θ − θ'‖ up to twice the root of the objective.
     """
     trees = [_leaves(tree) for tree in (w, *deltas)]
-    norms = [math.sqrt(sum(map(squared_norm, tree))) for tree in trees]
-    largest = max(float(array_namespace(t).max(array_namespace(t).abs(t)))
+    norms = [math.hypot(*(norm(t) / unit for t in tree)) for tree in trees]
+    largest = max(float(array_namespace(t).max(array_namespace(t).abs(t))) / unit
                   for tree in trees for t in tree if size(t))
-    unit = float(array_namespace(trees[0][0]).finfo(trees[0][0].dtype).eps)
-    return slack(sum(map(size, trees[0])), unit, sum(v * v for v in norms),
-                 2 * sum(norms) * math.sqrt(objective), largest)
+    limits = array_namespace(trees[0][0]).finfo(trees[0][0].dtype)
+    n, smallest = sum(map(size, trees[0])), float(limits.smallest_normal * limits.eps) / unit
+    return slack(n, float(limits.eps), sum(v * v for v in norms),
+                 2 * sum(norms) * math.sqrt(objective), largest) + n * smallest**2
 
 
 @dataclass(frozen=True)
@@ -375,11 +401,11 @@ class Task:
 
     def __post_init__(self):
         names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
-        if not names or len(set(names)) < len(names):
+        if not names or not all(names) or len(set(names)) < len(names):
             raise ValueError(f"a task needs the names of its tensors, each once, not {names}")
         if not isinstance(self.compression, Compression):
             raise ValueError(f"a task needs a compression, not {self.compression!r}")
-        object.__setattr__(self, "names", names)
+        _set(self, names=names)
 
     def __str__(self):
         return f"{', '.join(self.names)}: {self.compression}"

@@ -22,7 +22,7 @@ from typing import Any
 from .compressions import Task
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .projections.inputs import did_you_mean, real_array, whole
-from .projections.tolerance import squared_norm
+from .projections.tolerance import norm
 
 Params = dict[str, Array]
 Thetas = dict[int, Part]
@@ -67,6 +67,8 @@ class Schedule:
             raise ValueError(f"tol must be at least 0, not {self.tol!r}")
         whole(self.steps, "steps", least=1)
         whole(self.passes, "passes", least=1)
+        for name in ("mu0", "a", "tol"):  # a NumPy scalar would turn float32 weights to float64
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def mu(self, k: int) -> float:
         """μ of step k."""
@@ -180,6 +182,8 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume):
     else:
         params, thetas, delta, lam = resume.params, resume.thetas, resume.delta, resume.lam
         state, first = resume.state, resume.step + 1
+        if resume.feasibility <= schedule.tol:
+            return
     for k in range(first, schedule.steps):
         mu, clock = schedule.mu(k), [time.perf_counter()]
         # L step: w ← argmin L(w) + μ/2 ‖w − Δ(θ) − λ/μ‖²
@@ -222,9 +226,9 @@ def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
 
 def feasibility(params: Params, delta: Params) -> float:
     """‖w − Δ(θ)‖ / ‖w‖ over all tensors of the tasks; 0 where both are 0."""
-    distance = sum(squared_norm(params[name] - delta[name]) for name in delta)
-    norm = sum(squared_norm(params[name]) for name in delta)
-    return math.sqrt(distance / norm) if norm else (math.inf if distance else 0.0)
+    distance = math.hypot(*(norm(params[name] - delta[name]) for name in delta))
+    length = math.hypot(*(norm(params[name]) for name in delta))
+    return distance / length if length else (math.inf if distance else 0.0)
 
 
 def check(params: Params, tasks: Sequence[Task]) -> None:

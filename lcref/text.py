@@ -21,15 +21,21 @@ def parse(text: str) -> Compression:
     ValueError
         With the text and a caret under the first thing that is wrong.
     """
-    return _parse(text, 0)
+    return _parse(_one_line(text), 0)
 
 
 def parse_task(text: str) -> Task:
     """Read a task from its text, such as "fc1.weight, fc2.weight: prune(kappa=5000)"."""
+    text = _one_line(text)
     names, colon, _ = text.partition(":")
     if not colon:
         raise _at(text, len(text), "a task is 'name, name: compression'; the colon is missing")
     return Task(tuple(name.strip() for name in names.split(",")), _parse(text, len(names) + 1))
+
+
+def _one_line(text):
+    """The text with every white space a blank, so that a caret can stand under any of it."""
+    return "".join(" " if character.isspace() else character for character in text)
 
 
 def _at(text, column, message):
@@ -40,24 +46,32 @@ def _at(text, column, message):
 def _parse(text, start):
     """The compression in text[start:]; columns in errors count in the whole text."""
     body = text[start:]
-    indent = len(body) - len(body.lstrip())
-    body, start = body.strip(), start + indent
+    start += len(body) - len(body.lstrip())
+    body = body.strip()
     try:
         tree = ast.parse(body, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        column = (getattr(error, "offset", None) or 1) - 1
-        raise _at(text, start + min(column, len(body)), "this is not a compression") from None
+        offset = getattr(error, "offset", None) or len(body) + 1  # 0: at the end
+        said = f": {error.msg}" if isinstance(error, SyntaxError) else ""
+        raise _at(text, start + offset - 1, f"this is not a compression{said}") from None
 
-    def fail(node, message):
-        column = len(body.encode()[:node.col_offset].decode())
+    def fail(node, message, after=None):
+        offset = node.col_offset if after is None else after.end_col_offset
+        column = len(body.encode()[:offset].decode())
+        column += len(body[column:]) - len(body[column:].lstrip())
         raise _at(text, start + column, message) from None
 
-    return _build(tree, fail)
+    try:
+        return _build(tree, fail)
+    except RecursionError:
+        raise _at(text, start, "too long a sum, or too deeply nested") from None
 
 
 def _build(node, fail):
     """A compression from a syntax tree of calls, keywords, literals and +."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+    if isinstance(node, ast.BinOp):
+        if not isinstance(node.op, ast.Add):
+            fail(node, "only + combines compressions", after=node.left)
         return _build(node.left, fail) + _build(node.right, fail)
     if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name)):
         fail(node, "expected a compression such as quantize(k=2)")
@@ -67,6 +81,9 @@ def _build(node, fail):
     inner = [_build(argument, fail) for argument in node.args]
     if inner and name not in ("each", "sum"):
         fail(node.args[0], f"{name} takes keywords, not a compression")
+    for i, keyword in enumerate(node.keywords):
+        if keyword.arg in [other.arg for other in node.keywords[:i]]:
+            fail(keyword, f"{keyword.arg} is given twice")
     options = {keyword.arg: _option(KINDS[name], keyword, fail) for keyword in node.keywords}
     try:
         return KINDS[name](*inner, **options)
@@ -82,5 +99,5 @@ def _option(kind, keyword, fail):
                       f"{did_you_mean(str(keyword.arg), known)}")
     try:
         return ast.literal_eval(keyword.value)
-    except ValueError:
+    except (TypeError, ValueError):
         return fail(keyword.value, f"{keyword.arg} must be a plain number or text")

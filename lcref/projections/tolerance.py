@@ -18,6 +18,12 @@ def squared_norm(x: Array) -> float:
     return float(xp.sum(x * x))
 
 
+def norm(x: Array) -> float:
+    """‖x‖ of an array of any magnitude, as a Python float."""
+    x, scale = moderate(x)
+    return math.sqrt(squared_norm(x)) * scale
+
+
 def slack(n: int, unit: float, spread: float, first_order: float, largest: float) -> float:
     """The published constant: an objective ‖w − θ‖² is accepted up to the optimum plus this.
 
