@@ -223,7 +223,11 @@ class Sum(Compression):
     itself ("stationary"), or after the given cycles ("unconverged"). Not exact: the answer can
     depend on which part goes first. `restarts` tries each part first in turn and keeps the best;
     by default only where there is no last C step to start from. A sum of which only one part can
-    be nonzero is that part's projection, and exact.
+    be nonzero is that part's projection, and exact. Low rank plus sparse may have no minimiser at
+    all: rank 1 plus one correction comes as near as one likes to [[0,1,1],[1,0,0],[1,0,0]] with
+    factors that diverge; there too the alternation stops where it stagnates.
+
+    `solver` is "alternate", or "auto", which so far is the same.
     """
 
     terms: tuple[Compression, ...]

@@ -1,0 +1,75 @@
+"""Reproduce rows of Part V: python papers_repro/part5/run.py ROW [flags of lcref compress]
+
+Each row is one `lcref compress` command. Its numbers, history and pictures go to results/ROW beside
+this file, with the command, the date, the machine and the versions that made them.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import shlex
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from threadpoolctl import threadpool_info
+
+from lcref import cli
+
+RESULTS = Path(__file__).parent / "results"
+LENET300 = ("--net lenet300 --activation tanh --data mnist --batch 256 "
+            "--mu0 9e-5 --growth 1.1 --steps 40 --epochs 20 --first-epochs 40 --lr-decay 0.98")
+ROWS = {
+    "digits": "",
+    "lenet300-1bit-1percent":
+        f"{LENET300} --lr 0.09 --compress 'quantize(k=2) + prune(kappa=2662)'",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("row", choices=ROWS)
+    args, extra = parser.parse_known_args()
+    flags = shlex.split(ROWS[args.row]) + extra
+    if "--activation" in flags and "--reference" not in flags:
+        weights = Path(os.environ.get("LCREF_DATA", ""), "weights", "lenet300_mnist.npz")
+        flags += ["--reference", str(weights)]
+    with tempfile.TemporaryDirectory() as out:
+        status = cli.main(["compress", *flags, "--out", out])
+        if status == 0:
+            keep(Path(out), RESULTS / args.row, flags)
+    return status
+
+
+def keep(out, results, flags):
+    """Copy the pictures and write result.json: the history with the command that made it."""
+    results.mkdir(parents=True, exist_ok=True)
+    for picture in out.glob("*.png"):
+        shutil.copy(picture, results)
+    history = json.loads((out / "history.json").read_text())
+    command = ["lcref", "compress", *flags]
+    for name, key, shown in (("--reference", "reference", "lenet300_mnist.npz"),
+                             ("--data-dir", "data_dir", "DIR")):
+        if name in command:  # where the user's files lie is nobody's business
+            command[command.index(name) + 1] = history["settings"][key] = shown
+    (results / "result.json").write_text(json.dumps({
+        "command": shlex.join(command), "date": datetime.date.today().isoformat(),
+        "machine": machine(), **history}, indent=1) + "\n")
+
+
+def machine():
+    """The processor, its cores, and the BLAS."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines()
+             if line.startswith("model name")] if info.exists() else [platform.processor()]
+    blas = [f"{b['internal_api']} {b['version']} ({b.get('architecture', '')})"
+            for b in threadpool_info() if b["user_api"] == "blas"]
+    return {"processor": names[0], "cores": os.cpu_count(), "system": platform.system(),
+            "blas": sorted(set(blas))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
