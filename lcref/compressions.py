@@ -20,6 +20,7 @@ from . import parts
 from .parts import Array, ByTensor, Layout, Part, add, combine, size
 from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
 from .projections.inputs import moderate, nonnegative, real_array, whole
+from .projections.lowrank import as_matrix
 from .projections.tolerance import norm, slack, squared_norm
 
 
@@ -93,6 +94,9 @@ class Binary(Compression):
 
     scale: bool = False
 
+    def __post_init__(self):
+        _set(self, scale=_flag(self.scale, "scale"))
+
     def _one(self, w, mu, start):
         return binary(w, self.scale)
 
@@ -102,6 +106,9 @@ class Ternary(Compression):
     """Every weight −1, 0 or 1, or with scale −a, 0 or a with a learned magnitude a."""
 
     scale: bool = False
+
+    def __post_init__(self):
+        _set(self, scale=_flag(self.scale, "scale"))
 
     def _one(self, w, mu, start):
         return ternary(w, self.scale)
@@ -165,16 +172,18 @@ class LowRank(Compression):
             raise ValueError(f"scheme must be 1 or 2, not {self.scheme!r}")
 
     def _one(self, w, mu, start):
-        return rank_ball(w, self.rank)
+        theta, scheme = rank_ball(as_matrix(w, self.scheme), self.rank), self.scheme
+        return dataclasses.replace(theta, shape=tuple(w.shape), scheme=scheme if w.ndim > 2 else 1)
 
     def _several(self, tensors, mu, start):
         return ByTensor({name: self._one(t, mu, start) for name, t in tensors.items()})
 
     def check(self, tensors):
         for name, t in tensors.items():
-            if self.rank > min(t.shape):
+            shape = as_matrix(t, self.scheme).shape
+            if self.rank > min(shape):
                 raise ValueError(f"rank={self.rank} is more than the smaller side of {name}, "
-                                 f"{' × '.join(map(str, t.shape))}")
+                                 f"{' × '.join(map(str, shape))}")
 
     def vanishes(self, w):
         return self.rank == 0
@@ -242,7 +251,7 @@ class Sum(Compression):
             raise ValueError("a sum needs at least two compressions")
         if solver not in ("auto", "alternate"):
             raise ValueError(f"solver must be 'auto' or 'alternate', not {solver!r}")
-        restarts = None if restarts is None else bool(restarts)
+        restarts = None if restarts is None else _flag(restarts, "restarts")
         _set(self, terms=terms, solver=solver, restarts=restarts,
              cycles=whole(cycles, "cycles", least=1), tol=nonnegative(tol, "tol"))
 
@@ -291,6 +300,13 @@ def _terms(compression):
     return compression.terms if plain else (compression,)
 
 
+def _flag(value, name):
+    """`value` as a bool; a text such as "no" is not one."""
+    if value not in (True, False):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
+
+
 def _set(frozen, **values):
     """Give the fields of a frozen dataclass their checked values, as plain numbers."""
     for name, value in values.items():
@@ -302,9 +318,9 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
     """Minimise ‖w − Σ_j Δ_j(θ_j)‖² over one part after another, in the given order.
 
     θ_i ← argmin ‖(w − Σ_{j≠i} Δ_j(θ_j)) − Δ_i(θ_i)‖², in turn, until a cycle lowers the objective
-    by at most tol of itself. No half-step can raise it, because the θ_i it replaces is feasible
-    for the same problem; a rise above rounding is a DescentError. A new θ_i that is no better
-    within rounding leaves the old one in place.
+    by at most tol of itself, or by no more than rounding. No half-step can raise it, because the
+    θ_i it replaces is feasible for the same problem; a rise above rounding is a DescentError. A
+    new θ_i that is no better within rounding leaves the old one in place.
 
     Parameters
     ----------
@@ -337,7 +353,7 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
             theta = terms[i].project(residual, mu, found[i])
             objective = _half_step(w, found, deltas, i, theta, objective, unit)
             trace.append(objective * unit * unit)
-        if before - objective <= tol * objective:
+        if before - objective <= max(tol * objective, _rounding(w, deltas, objective, unit)):
             status = "stationary"
             break
     return parts.Sum(tuple(found), status, math.inf, tuple(trace))
@@ -382,8 +398,8 @@ def _rounding(w, deltas, objective, unit):
     """
     trees = [_leaves(tree) for tree in (w, *deltas)]
     norms = [math.hypot(*(norm(t) / unit for t in tree)) for tree in trees]
-    largest = max(float(array_namespace(t).max(array_namespace(t).abs(t))) / unit
-                  for tree in trees for t in tree if size(t))
+    largest = max((float(array_namespace(t).max(array_namespace(t).abs(t))) / unit
+                   for tree in trees for t in tree if size(t)), default=0.0)
     limits = array_namespace(trees[0][0]).finfo(trees[0][0].dtype)
     n, smallest = sum(map(size, trees[0])), float(limits.smallest_normal * limits.eps) / unit
     return slack(n, float(limits.eps), sum(v * v for v in norms),

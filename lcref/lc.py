@@ -67,6 +67,8 @@ class Schedule:
             raise ValueError(f"tol must be at least 0, not {self.tol!r}")
         whole(self.steps, "steps", least=1)
         whole(self.passes, "passes", least=1)
+        if math.log(self.mu0) + math.log(self.a) * (self.steps // self.passes) > math.log(1e300):
+            raise ValueError(f"mu0·a^k overflows within {self.steps} steps; take a smaller a")
         for name in ("mu0", "a", "tol"):  # a NumPy scalar would turn float32 weights to float64
             object.__setattr__(self, name, float(getattr(self, name)))
 
@@ -170,6 +172,7 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
         No tasks, overlapping tasks, unknown tensors, or weights that are not finite: at the call,
         not at the first step. An L step that loses a tensor or returns a NaN: at that step.
     """
+    tasks = tuple(tasks)
     check(params, tasks)
     return _iterate(params, tasks, l_step, schedule, evaluate, resume)
 
@@ -282,6 +285,7 @@ def direct_compression(params: Params, tasks: Sequence[Task],
 
     Returns (thetas, compressed params).
     """
+    tasks = tuple(tasks)
     check(params, tasks)
     thetas = c_step(tasks, params, mu)
     return thetas, {**params, **decompress(tasks, thetas)}
@@ -298,6 +302,7 @@ def compress(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sch
     -------
     Result
     """
+    tasks = tuple(tasks)
     _, direct = direct_compression(params, tasks, schedule.mu(0))
     history = []
     for last in iterate(params, tasks, l_step, schedule, evaluate):

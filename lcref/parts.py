@@ -156,19 +156,23 @@ def position_bits(indices: Array) -> int:
 
 @dataclass(frozen=True, eq=False)
 class LowRank(Part):
-    """A product of two thin matrices: Δ(θ) = left · right, reshaped to w's shape."""
+    """A product of two thin matrices: Δ(θ) = left · right, laid out as w by the scheme."""
 
     left: Array  # (m, r)
     right: Array  # (r, n)
     shape: tuple[int, ...]
+    scheme: int = 1  # of a convolution, see projections.lowrank.as_matrix
 
     @property
     def is_zero(self):
         return self.left.shape[1] == 0
 
     def decompress(self):
-        xp = array_namespace(self.left)
-        return xp.reshape(self.left @ self.right, self.shape)
+        xp, product = array_namespace(self.left), self.left @ self.right
+        if self.scheme == 1:
+            return xp.reshape(product, self.shape)
+        out, inputs, height, width = self.shape
+        return xp.permute_dims(xp.reshape(product, (out, height, inputs, width)), (0, 2, 1, 3))
 
     def _bits(self, width):
         return (size(self.left) + size(self.right)) * width
@@ -219,7 +223,7 @@ class Sum(Part):
     `status` is what the C step proves of it: "exact" (a global optimum, gap 0), "certified"
     (within `gap` of it), "stationary" (no half-step improves the objective by more than the
     relative tolerance; no bound), or "unconverged" (the cycles ran out before that). `trace`
-    holds the objective after every half-step of an alternation.
+    holds the objective after every half-step of an alternation, infinite until every part is set.
     """
 
     parts: tuple[Part, ...]

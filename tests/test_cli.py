@@ -194,7 +194,7 @@ BAD = {
                            "fc1.weight: binary()"], "both hold 'fc1.weight'"),
     "a task and a text": (["--task", "fc1.weight: binary()", "--compress", "binary()"], "not both"),
     "an unknown tensor": (["--task", "fc9.weight: binary()"], "no tensor 'fc9.weight'"),
-    "low rank of a bias": (["--task", "fc1.bias: lowrank(rank=0)"], "2 axes"),
+    "low rank of a bias": (["--task", "fc1.bias: lowrank(rank=0)"], "2 axes or 4"),
     "no steps": (["--steps", "0"], "steps must be an integer, at least 1"),
     "a shrinking penalty": (["--growth", "0.9"], "at least 1"),
     "a zero penalty": (["--mu0", "0"], "mu0 must be positive"),

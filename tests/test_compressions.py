@@ -726,3 +726,42 @@ def test_the_sum_of_a_scaled_vector_is_the_scaled_sum_at_extreme_magnitudes(text
 def test_a_sum_of_a_vector_that_is_not_finite_is_an_error(bad):
     with pytest.raises(ValueError, match="NaN or an infinity"):
         (Binary() + Prune(kappa=1)).project(np.array([1.0, bad]))
+
+
+# ---- convolutions, flags
+
+CONVOLUTION = np.random.default_rng(0).normal(size=(4, 3, 2, 2))  # out, in, height, width
+
+
+@pytest.mark.parametrize("scheme, matrix", [
+    (1, lambda t: np.array([t[o].ravel() for o in range(4)])),
+    (2, lambda t: np.array([t[o, :, y, :].ravel() for o in range(4) for y in range(2)]))])
+def test_a_convolution_has_low_rank_as_the_matrix_of_its_scheme(scheme, matrix):
+    dense = LowRank(2, scheme=scheme).project(CONVOLUTION).decompress()
+    assert dense.shape == CONVOLUTION.shape
+    # Eckart and Young: the residual is the tail of the spectrum of that matrix
+    tail = np.linalg.svd(matrix(CONVOLUTION), compute_uv=False)[2:]
+    assert np.linalg.matrix_rank(matrix(dense)) == 2
+    assert np.sum((CONVOLUTION - dense) ** 2) == pytest.approx(np.sum(tail**2), rel=1e-12)
+
+
+def test_low_rank_takes_two_axes_or_four():
+    with pytest.raises(ValueError, match="2 axes or 4"):
+        LowRank(1).project(np.ones((2, 2, 2)))
+
+
+@pytest.mark.parametrize("make", [Binary, Ternary])
+def test_a_flag_is_true_or_false_and_not_a_text(make):
+    with pytest.raises(ValueError, match="scale must be True or False, not 'no'"):
+        make(scale="no")
+
+
+def test_an_infinite_radius_is_an_error():
+    with pytest.raises(ValueError, match="finite"):
+        Prune(radius=np.inf)
+
+
+def test_alternation_stops_where_only_rounding_is_left():
+    w = np.array([18, 35, 30, 0, 35, 38]) / 8
+    theta = (Prune(radius=1.5) + Binary(scale=True) + Prune(kappa=2)).project(w)
+    assert theta.status == "stationary"

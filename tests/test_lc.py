@@ -233,6 +233,22 @@ def test_the_c_step_projects_the_weights_minus_lambda_over_mu(penalty):
         np.testing.assert_allclose(step.delta["c"].ravel(), expected, rtol=4 * EPS, atol=0)
 
 
+def test_the_c_step_is_given_mu_and_the_part_that_the_last_one_found():
+    given = []
+
+    class Following(Compression):
+        def _one(self, w, mu, start):
+            given.append((mu, start))
+            return Binary().project(w)
+
+    steps = list(iterate(MIXED, [Task("a", Binary()), Task("c", Following())], Quadratic(),
+                         GROWING))
+    assert [mu for mu, _ in given] == [steps[0].mu, *(step.mu for step in steps)]
+    assert given[0][1] is None  # direct compression, whose part the first step goes on from
+    assert all(start is before.thetas[1] for (_, start), before in zip(given[2:], steps))
+    assert given[1][1] is not None
+
+
 @pytest.mark.parametrize("passes", [1, 3])
 def test_mu_grows_by_a_after_the_passes_and_the_l_step_is_told(passes):
     l_step = Quadratic()
@@ -568,3 +584,27 @@ def test_single_precision_stays_single_precision(scalar):
     for step in iterate(params, TASKS, l_step, schedule):
         assert {t.dtype for t in (*step.delta.values(), *step.lam.values())} == {
             np.dtype(np.float32)}
+
+
+def test_tasks_may_come_from_a_generator():
+    steps = list(iterate(MIXED, (task for task in TASKS), Quadratic(), GROWING))
+    same_path(steps, mixed_path(GROWING))
+
+
+def test_a_schedule_that_overflows_is_refused_before_the_first_step():
+    with pytest.raises(ValueError, match="overflows"):
+        Schedule(mu0=1, a=10, steps=400)
+
+
+@pytest.mark.parametrize("spoil, says", [
+    (lambda p: {k: v for k, v in p.items() if k != "bias"}, "must return 'bias'"),
+    (lambda p: p | {"c": p["c"][:2]}, r"must return 'c' with shape \(5, 5\)"),
+    (lambda p: p | {"a": p["a"] * np.nan}, "'a' as the L step returned it has a NaN")])
+def test_what_an_l_step_loses_or_spoils_is_named_at_that_step(spoil, says):
+    def l_step(params, targets, mu, step, state):
+        return spoil(params) if step == 1 else params, state
+
+    steps = iterate(MIXED, TASKS, l_step, GROWING)
+    next(steps)
+    with pytest.raises(ValueError, match=says):
+        next(steps)

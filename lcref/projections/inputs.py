@@ -31,13 +31,13 @@ def whole(value, name, least=0):
 
 
 def nonnegative(value, name):
-    """`value` as a float that is not NaN and not negative."""
+    """`value` as a finite float that is not negative."""
     try:
         number = float(value)
     except (TypeError, ValueError):
         number = math.nan
-    if not number >= 0:
-        raise ValueError(f"{name} must be a number, at least 0, not {value!r}")
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{name} must be a finite number, at least 0, not {value!r}")
     return number
 
 

@@ -56,3 +56,16 @@ def _whole_matrix(w):
     xp, (m, n) = array_namespace(w), w.shape
     identity = xp.eye(min(m, n), dtype=w.dtype, device=device(w))
     return (w, identity) if n <= m else (identity, w)
+
+
+def as_matrix(w: Array, scheme: int = 1) -> Array:
+    """A convolution (out, in, h, w) as out × (in·h·w), by scheme 2 as (out·h) × (in·w)."""
+    xp = array_namespace(w)
+    if w.ndim == 2:
+        return w
+    if w.ndim != 4:
+        raise ValueError(f"low rank needs a matrix or a convolution (2 axes or 4), not {w.ndim}")
+    out, inputs, height, width = w.shape
+    if scheme == 1:
+        return xp.reshape(w, (out, inputs * height * width))
+    return xp.reshape(xp.permute_dims(w, (0, 2, 1, 3)), (out * height, inputs * width))

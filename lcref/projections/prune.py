@@ -79,7 +79,7 @@ def l1_ball(w: Array, radius: float) -> Sparse:
     Raises
     ------
     ValueError, TypeError
-        radius is negative or NaN; w has a NaN or an infinity; w is not real floating.
+        radius is negative or not finite; w has a NaN or an infinity; w is not real floating.
 
     Notes
     -----

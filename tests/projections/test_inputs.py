@@ -17,7 +17,7 @@ CALLS = pytest.mark.parametrize(
 BAD = [
     (kmeans, "k", 1, [0, -1, 1.5, np.nan, np.inf]),
     (l0_ball, "kappa", 0, [-1, 1.5, np.nan, np.inf]),
-    (l1_ball, "radius", 0, [-1.0, -1e-300, np.nan]),
+    (l1_ball, "radius", 0, [-1.0, -1e-300, np.nan, np.inf]),
     (rank_ball, "rank", 0, [-1, 1.5, np.nan, np.inf]),
 ]
 
