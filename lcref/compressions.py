@@ -19,7 +19,7 @@ from array_api_compat import array_namespace
 from . import parts
 from .parts import Array, ByTensor, Layout, Part, add, combine, size
 from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
-from .projections.inputs import moderate, nonnegative, real_array, whole
+from .projections.inputs import flag, moderate, nonnegative, real_array, whole
 from .projections.lowrank import as_matrix
 from .projections.tolerance import norm, slack, squared_norm
 
@@ -54,6 +54,8 @@ class Compression(ABC):
         -------
         Part
         """
+        if isinstance(w, dict) and not w:
+            raise ValueError("no tensors to project")
         if isinstance(w, dict) and len(w) == 1:
             (w,) = w.values()
         return self._several(w, mu, start) if isinstance(w, dict) else self._one(w, mu, start)
@@ -63,7 +65,7 @@ class Compression(ABC):
         return dataclasses.replace(self._one(layout.join(tensors), mu, start), layout=layout)
 
     def check(self, tensors: dict[str, Array]) -> None:
-        """Raise ValueError where the budget exceeds what the tensors (a dict) hold."""
+        """Raise ValueError where the tensors (a dict) do not fit, or hold less than the budget."""
 
     def vanishes(self, w: Any) -> bool:
         """Whether zero is the only feasible θ for weights like w."""
@@ -95,7 +97,7 @@ class Binary(Compression):
     scale: bool = False
 
     def __post_init__(self):
-        _set(self, scale=_flag(self.scale, "scale"))
+        _set(self, scale=flag(self.scale, "scale"))
 
     def _one(self, w, mu, start):
         return binary(w, self.scale)
@@ -108,7 +110,7 @@ class Ternary(Compression):
     scale: bool = False
 
     def __post_init__(self):
-        _set(self, scale=_flag(self.scale, "scale"))
+        _set(self, scale=flag(self.scale, "scale"))
 
     def _one(self, w, mu, start):
         return ternary(w, self.scale)
@@ -131,9 +133,9 @@ class Prune(Compression):
         if self.radius is not None:
             _set(self, radius=nonnegative(self.radius, "radius"))
         if self.keep is not None:
-            if nonnegative(self.keep, "keep") > 1:
+            if isinstance(self.keep, bool) or not 0 <= nonnegative(self.keep, "keep") <= 1:
                 raise ValueError(f"keep is a share of the weights, at most 1, not {self.keep!r}")
-            _set(self, keep=float(str(self.keep)))  # the decimal that is written: float32(0.29)
+            _set(self, keep=float(Fraction(str(self.keep))))  # the decimal written: float32(0.29)
 
     def budget(self, n: int) -> int:
         """κ: as given, or ⌊keep·n⌋ in exact decimal arithmetic (0.29 of 100 is 29)."""
@@ -180,6 +182,8 @@ class LowRank(Compression):
 
     def check(self, tensors):
         for name, t in tensors.items():
+            if t.ndim not in (2, 4):
+                raise ValueError(f"low rank needs 2 axes or 4; {name} has {t.ndim}")
             shape = as_matrix(t, self.scheme).shape
             if self.rank > min(shape):
                 raise ValueError(f"rank={self.rank} is more than the smaller side of {name}, "
@@ -251,7 +255,7 @@ class Sum(Compression):
             raise ValueError("a sum needs at least two compressions")
         if solver not in ("auto", "alternate"):
             raise ValueError(f"solver must be 'auto' or 'alternate', not {solver!r}")
-        restarts = None if restarts is None else _flag(restarts, "restarts")
+        restarts = None if restarts is None else flag(restarts, "restarts")
         _set(self, terms=terms, solver=solver, restarts=restarts,
              cycles=whole(cycles, "cycles", least=1), tol=nonnegative(tol, "tol"))
 
@@ -298,13 +302,6 @@ def _terms(compression):
     """What a compression contributes to a flat sum; a sum with options of its own stays whole."""
     plain = isinstance(compression, Sum) and compression == Sum(*compression.terms)
     return compression.terms if plain else (compression,)
-
-
-def _flag(value, name):
-    """`value` as a bool; a text such as "no" is not one."""
-    if value not in (True, False):
-        raise ValueError(f"{name} must be True or False, not {value!r}")
-    return bool(value)
 
 
 def _set(frozen, **values):

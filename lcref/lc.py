@@ -21,7 +21,7 @@ from typing import Any
 
 from .compressions import Task
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
-from .projections.inputs import did_you_mean, real_array, whole
+from .projections.inputs import did_you_mean, nonnegative, real_array, whole
 from .projections.tolerance import norm
 
 Params = dict[str, Array]
@@ -57,20 +57,18 @@ class Schedule:
     passes: int = 1
 
     def __post_init__(self):
-        if not 0 < self.mu0 < math.inf:
-            raise ValueError(f"mu0 must be positive and finite, not {self.mu0!r}")
-        if not 1 <= self.a < math.inf:
-            raise ValueError(f"a must be at least 1 and finite, not {self.a!r}")
+        for name in ("mu0", "a", "tol"):  # a NumPy scalar would turn float32 weights to float64
+            object.__setattr__(self, name, nonnegative(getattr(self, name), name))
+        if self.mu0 < 1e-300:
+            raise ValueError(f"mu0 must be positive, at least 1e-300, not {self.mu0!r}")
+        if self.a < 1:
+            raise ValueError(f"the growth a of mu must be at least 1, not {self.a!r}")
         if self.penalty not in ("augmented", "quadratic"):
             raise ValueError(f"penalty must be 'augmented' or 'quadratic', not {self.penalty!r}")
-        if not self.tol >= 0:
-            raise ValueError(f"tol must be at least 0, not {self.tol!r}")
         whole(self.steps, "steps", least=1)
         whole(self.passes, "passes", least=1)
         if math.log(self.mu0) + math.log(self.a) * (self.steps // self.passes) > math.log(1e300):
             raise ValueError(f"mu0·a^k overflows within {self.steps} steps; take a smaller a")
-        for name in ("mu0", "a", "tol"):  # a NumPy scalar would turn float32 weights to float64
-            object.__setattr__(self, name, float(getattr(self, name)))
 
     def mu(self, k: int) -> float:
         """μ of step k."""
@@ -84,7 +82,8 @@ class Step:
     `params` holds every tensor as the L step left it, `w` those of the tasks; `thetas` the part of
     each task by its index; `delta` their decompressed weights and `lam` the multipliers by name.
     `loss` and `compressed_loss`, and all else that `evaluate` reports, are of `params` and of
-    `compressed`; None and {} without it. `seconds` has "l_step", "c_step" and "evaluate".
+    `compressed`; None and {} without it. `seconds` has "l_step", "c_step" and "evaluate". The
+    arrays are the loop's own, to be read and not written to.
     """
 
     step: int
@@ -119,8 +118,9 @@ class Step:
 
     def summary(self) -> dict[str, Any]:
         """The scalars of the step, for a history or a JSON file."""
-        return {"step": self.step, "mu": self.mu, "feasibility": self.feasibility, **self.report,
+        return {**self.report,
                 **{f"compressed_{key}": value for key, value in self.compressed_report.items()},
+                "step": self.step, "mu": self.mu, "feasibility": self.feasibility,
                 "status": {i: theta.status for i, theta in self.thetas.items()},
                 "seconds": self.seconds}
 
@@ -154,13 +154,14 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
         Tensors of no task are trained by the L step alone.
     l_step : callable
         (params, targets, mu, step, state) -> (params, state), the argmin over w of
-        L(w) + μ/2 Σ ‖w − target‖² over the names in targets. step counts from 0; state is None at
-        first, then whatever the last call returned.
+        L(w) + μ/2 Σ ‖w − target‖² over the names in targets. It returns new arrays and writes to
+        none that it is given. step counts from 0; state is None at first, then whatever the last
+        call returned.
     schedule : Schedule
     evaluate : callable, optional
         params -> dict of numbers, "loss" among them.
     resume : Step, optional
-        Go on after this step.
+        Go on after this step, of a path with the same tasks.
 
     Yields
     ------
@@ -174,12 +175,15 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
     """
     tasks = tuple(tasks)
     check(params, tasks)
+    if resume and set(resume.delta) != {name for task in tasks for name in task.names}:
+        raise ValueError(f"the step to resume has tasks of {', '.join(resume.delta)}, not these")
     return _iterate(params, tasks, l_step, schedule, evaluate, resume)
 
 
-def _iterate(params, tasks, l_step, schedule, evaluate, resume):
+def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
     if resume is None:
-        thetas, state, first = c_step(tasks, params, schedule.mu(0)), None, 0  # θ ← Π(w)
+        thetas = direct or c_step(tasks, params, schedule.mu(0))  # θ ← Π(w)
+        params, state, first = {name: +p for name, p in params.items()}, None, 0  # a copy
         delta = decompress(tasks, thetas)
         lam = {name: 0 * delta[name] for name in delta}  # λ ← 0
     else:
@@ -208,6 +212,8 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume):
 
 def _checked(answer, before):
     """The (params, state) of an L step, with the tensors it was given, all finite."""
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], dict)):
+        raise ValueError("an L step must return (params, state), params a dict")
     params, state = answer
     for name, tensor in before.items():
         if name not in params or tuple(params[name].shape) != tuple(tensor.shape):
@@ -220,6 +226,8 @@ def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
     """The frozen Step, with both nets evaluated."""
     report = evaluate(params) if evaluate else {}
     compressed = evaluate({**params, **delta}) if evaluate else {}
+    if not (isinstance(report, dict) and isinstance(compressed, dict)):
+        raise ValueError(f"evaluate must return a dict, not {report!r}")
     clock.append(time.perf_counter())
     seconds = dict(zip(("l_step", "c_step", "evaluate"),
                        (after - before for before, after in zip(clock, clock[1:]))))
@@ -303,9 +311,9 @@ def compress(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sch
     Result
     """
     tasks = tuple(tasks)
-    _, direct = direct_compression(params, tasks, schedule.mu(0))
+    thetas, direct = direct_compression(params, tasks, schedule.mu(0))
     history = []
-    for last in iterate(params, tasks, l_step, schedule, evaluate):
+    for last in _iterate(params, tasks, l_step, schedule, evaluate, None, thetas):
         history.append(last.summary())
         if on_step:
             on_step(last)

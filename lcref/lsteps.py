@@ -38,7 +38,7 @@ class SGD:
     x, labels : arrays with the same number of rows
         The training set; each epoch visits every row once, in an order drawn anew.
     lr, decay, momentum : float
-        lr > 0, decay > 0, 0 ≤ momentum < 1.
+        lr > 0, 0 < decay ≤ 1, 0 ≤ momentum < 1.
     batch : int
         Rows in a batch; the last one of an epoch has what is left.
     epochs, first_epochs : int
@@ -77,7 +77,7 @@ class SGD:
             "x and labels have as many rows, and at least one":
                 x.shape[0] == labels.shape[0] and x.shape[0] > 0,
             "lr is positive and finite": 0 < lr < math.inf,
-            "decay is positive and finite": 0 < decay < math.inf,
+            "decay is positive and at most 1": 0 < decay <= 1,
             "momentum is at least 0 and under 1": 0 <= momentum < 1,
             "batch is at least 1": batch >= 1,
             "epochs and first_epochs are at least 0": min(epochs, self.first_epochs) >= 0,

@@ -35,7 +35,10 @@ class Layout:
 
     @classmethod
     def of(cls, tensors):
-        """The layout of a dict of arrays."""
+        """The layout of a dict of arrays of one dtype."""
+        if len({str(t.dtype) for t in tensors.values()}) > 1:
+            raise ValueError("tensors that are compressed together must have one dtype, not " +
+                             ", ".join(f"{name} {t.dtype}" for name, t in tensors.items()))
         return cls(tuple(tensors), tuple(tuple(t.shape) for t in tensors.values()))
 
     @property

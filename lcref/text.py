@@ -81,19 +81,26 @@ def _build(node, fail):
     inner = [_build(argument, fail) for argument in node.args]
     if inner and name not in ("each", "sum"):
         fail(node.args[0], f"{name} takes keywords, not a compression")
-    for i, keyword in enumerate(node.keywords):
-        if keyword.arg in [other.arg for other in node.keywords[:i]]:
-            fail(keyword, f"{keyword.arg} is given twice")
-    options = {keyword.arg: _option(KINDS[name], keyword, fail) for keyword in node.keywords}
+    if name == "each" and len(inner) != 1:
+        fail(node, "each needs one compression")
+    options = {keyword.arg: _option(KINDS[name], keyword, node, fail) for keyword in node.keywords}
+    missing = [f.name for f in dataclasses.fields(KINDS[name]) if f.name not in options
+               and f.default is dataclasses.MISSING and f.name not in ("terms", "inner")]
+    if missing:
+        fail(node, f"{name} needs {', '.join(map(repr, missing))}")
     try:
         return KINDS[name](*inner, **options)
-    except (TypeError, ValueError) as error:
-        return fail(node, str(error).replace(f"{KINDS[name].__name__}.__init__()", name))
+    except ValueError as error:
+        return fail(node, str(error))
 
 
-def _option(kind, keyword, fail):
-    """The literal value of a keyword that the compression knows."""
+def _option(kind, keyword, call, fail):
+    """The literal value of a keyword that the compression knows, given once in the call."""
     known = [f.name for f in dataclasses.fields(kind) if f.name not in ("terms", "inner")]
+    if keyword.arg is None or not known:
+        fail(keyword, f"{kind.__name__.lower()} does not take this")
+    if [other.arg for other in call.keywords].count(keyword.arg) > 1:
+        fail(keyword, f"{keyword.arg} is given twice")
     if keyword.arg not in known:
         fail(keyword, f"{kind.__name__.lower()} has no {keyword.arg!r}"
                       f"{did_you_mean(str(keyword.arg), known)}")

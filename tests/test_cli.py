@@ -194,7 +194,17 @@ BAD = {
                            "fc1.weight: binary()"], "both hold 'fc1.weight'"),
     "a task and a text": (["--task", "fc1.weight: binary()", "--compress", "binary()"], "not both"),
     "an unknown tensor": (["--task", "fc9.weight: binary()"], "no tensor 'fc9.weight'"),
-    "low rank of a bias": (["--task", "fc1.bias: lowrank(rank=0)"], "2 axes or 4"),
+    "low rank of a bias": (["--task", "fc1.bias: lowrank(rank=0)"], "2 axes or 4; fc1.bias has 1"),
+    "fewer than no epochs": (["--epochs", "-1"], "epochs and first_epochs are at least 0"),
+    "a decay of zero": (["--lr-decay", "0"], "decay is positive"),
+    "a rate that grows": (["--lr-decay", "1e200"], "decay is positive and at most 1"),
+    "a growth that overflows": (["--growth", "1e300"], "overflows"),
+    "a penalty too small to divide by": (["--mu0", "1e-320"], "at least 1e-300"),
+    "an infinite radius": (["--compress", "prune(radius=1e400)"], "finite"),
+    "a flag that is a text": (["--compress", "binary(scale='no')"], "True or False, not 'no'"),
+    "a missing keyword": (["--compress", "quantize()"], "quantize needs 'k'"),
+    "two parts in each": (["--compress", "each(binary(), binary())"], "each needs one"),
+    "stars": (["--compress", "prune(**{'kappa': 3})"], "does not take this"),
     "no steps": (["--steps", "0"], "steps must be an integer, at least 1"),
     "a shrinking penalty": (["--growth", "0.9"], "at least 1"),
     "a zero penalty": (["--mu0", "0"], "mu0 must be positive"),
@@ -238,6 +248,45 @@ def test_an_output_that_is_a_file_is_refused_and_left_alone(tmp_path, capsys):
     assert cli.main(["compress", "--out", str(tmp_path / "out")]) == 2
     assert "not a folder" in capsys.readouterr().err
     assert (tmp_path / "out").read_text() == "mine"
+
+
+@pytest.mark.parametrize("inside", ["file", "link"])
+def test_an_output_that_cannot_be_made_is_refused_before_any_training(inside, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    assert cli.main(["compress", "--out", str(tmp_path / inside / "out"), "--lr", "1e9"]) == 2
+    assert "is not a folder" in capsys.readouterr().err
+
+
+def test_the_numbers_are_printed_even_where_the_files_cannot_be_written(tmp_path, capsys):
+    (tmp_path / "out" / "history.json").mkdir(parents=True)  # a file cannot take its place
+    out = str(tmp_path / "out")
+    assert cli.main(["compress", *QUICK, "--json", "--quiet", "--out", out]) == 2
+    said = capsys.readouterr()
+    assert "lc" in json.loads(said.out) and "history.json" in said.err
+
+
+@pytest.mark.parametrize("flag", ["--out", "--reference", "--data-dir"])
+def test_an_empty_path_is_status_2(flag):
+    status, _, stderr = lcref("compress", flag, "")
+    assert status == 2 and "an empty path" in stderr
+
+
+def test_a_flag_must_be_written_out():
+    assert lcref("compress", "--ste", "2")[0] == 2
+
+
+def test_an_older_run_leaves_no_picture_in_the_folder(tmp_path):
+    out, two = str(tmp_path), ["--task", "fc1.weight: binary()", "--task", "fc2.weight: binary()"]
+    for tasks in (two, two[:2]):
+        assert cli.main(["compress", *QUICK, *tasks, "--quiet", "--out", out]) == 0
+    assert {p for p in os.listdir(out) if p.startswith("parts")} == {"parts.png"}
+
+
+def test_a_terminal_without_greek_letters_gets_the_table_all_the_same():
+    done = subprocess.run([sys.executable, "-m", "lcref", "compress", *QUICK], text=True,
+                          capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "direct compression" in done.stdout
 
 
 def test_an_unknown_flag_is_status_2():

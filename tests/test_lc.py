@@ -539,7 +539,7 @@ def test_what_the_l_step_breaks_is_an_error_at_its_step_that_names_the_tensor(ch
 
 @pytest.mark.parametrize("change, says", [
     ({"mu0": 0}, "mu0.*0"), ({"mu0": -1.0}, "mu0"), ({"mu0": math.inf}, "mu0"),
-    ({"mu0": math.nan}, "mu0"), ({"a": 0.99}, "a must.*0.99"), ({"a": math.nan}, "a must"),
+    ({"mu0": math.nan}, "mu0"), ({"a": 0.99}, "growth a .* not 0.99"), ({"a": math.nan}, "a must"),
     ({"steps": 0}, "steps"), ({"steps": 2.5}, "steps"), ({"passes": 0}, "passes"),
     ({"penalty": "augmentd"}, "'augmented' or 'quadratic', not 'augmentd'"),
     ({"tol": -1e-9}, "tol"), ({"tol": math.nan}, "tol")])
@@ -584,6 +584,46 @@ def test_single_precision_stays_single_precision(scalar):
     for step in iterate(params, TASKS, l_step, schedule):
         assert {t.dtype for t in (*step.delta.values(), *step.lam.values())} == {
             np.dtype(np.float32)}
+
+
+def test_an_l_step_that_writes_in_place_spoils_neither_reference_nor_direct_compression():
+    reference = {name: t.copy() for name, t in MIXED.items()}
+
+    def l_step(params, targets, mu, step, state):
+        params["bias"] += 1
+        return params, state
+
+    result = compress(reference, TASKS, l_step, Schedule(mu0=0.3, a=1.3, steps=2))
+    assert np.array_equal(reference["bias"], MIXED["bias"])
+    assert np.array_equal(result.direct["bias"], MIXED["bias"])
+
+
+@pytest.mark.parametrize("answer", [None, {}, ({"a": 1},), "ab"])
+def test_an_l_step_returns_a_pair(answer):
+    with pytest.raises(ValueError, match="must return"):
+        next(iterate(MIXED, TASKS, lambda *_: answer, GROWING))
+
+
+def test_an_evaluation_is_a_dict():
+    with pytest.raises(ValueError, match="evaluate must return a dict, not None"):
+        next(iterate(MIXED, TASKS, Quadratic(), GROWING, evaluate=lambda params: None))
+
+
+def test_an_evaluation_cannot_overwrite_the_step():
+    (step, *_) = mixed_path(GROWING, evaluate=lambda params: {"loss": 1.0, "step": 99})
+    assert step.summary()["step"] == 0
+
+
+def test_a_path_is_resumed_with_its_own_tasks():
+    (step, *_) = mixed_path(GROWING)
+    with pytest.raises(ValueError, match="tasks of a, b, c, not these"):
+        iterate(MIXED, TASKS[:1], Quadratic(), GROWING, resume=step)
+
+
+def test_tensors_compressed_together_have_one_dtype():
+    mixed = MIXED | {"a": MIXED["a"].astype(np.float32)}
+    with pytest.raises(ValueError, match="a float32, b float64"):
+        next(iterate(mixed, TASKS, Quadratic(), GROWING))
 
 
 def test_tasks_may_come_from_a_generator():

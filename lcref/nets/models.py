@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace
-from autograd import make_vjp
+from autograd.core import make_vjp
 from autograd.extend import defvjp, primitive
 
 from ..projections.inputs import did_you_mean
@@ -265,7 +265,7 @@ def value_and_grad(net: Net) -> Callable[[Params, Array, Array], tuple[float, Pa
             leaves = {name: _parameter(root, p, name, grads) for name, p in params.items()}
             return loss(net, leaves, x, labels)
 
-        vjp, value = make_vjp(traced)(0.0)
+        vjp, value = make_vjp(traced, 0.0)
         vjp(1.0)
         return float(value), {name: grads[name] for name in params}
     return f

@@ -11,9 +11,11 @@ def real_array(w, name="w"):
     """The namespace of w, a finite real floating array; raise naming the argument otherwise."""
     if not is_array_api_obj(w):
         raise TypeError(f"{name} must be an array, not {type(w).__name__}")
+    if hasattr(w, "mask"):
+        raise TypeError(f"{name} is a masked array; fill it, or project what is not masked")
     xp = array_namespace(w)
-    if not xp.isdtype(w.dtype, "real floating"):
-        raise TypeError(f"{name} must have a real floating dtype, not {w.dtype}")
+    if not xp.isdtype(w.dtype, "real floating") or xp.finfo(w.dtype).bits > 64:
+        raise TypeError(f"{name} must have a real floating dtype of at most 64 bits, not {w.dtype}")
     if not bool(xp.all(xp.isfinite(w))):
         raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
     return xp
@@ -22,7 +24,7 @@ def real_array(w, name="w"):
 def whole(value, name, least=0):
     """`value` as an int, at least `least`."""
     try:
-        number = operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = None
     if number is None or number < least:
@@ -39,6 +41,13 @@ def nonnegative(value, name):
     if not 0 <= number < math.inf:
         raise ValueError(f"{name} must be a finite number, at least 0, not {value!r}")
     return number
+
+
+def flag(value, name):
+    """`value` as a bool; a text such as "no" is not one."""
+    if value not in (True, False):
+        raise ValueError(f"{name} must be True or False, not {value!r}")
+    return bool(value)
 
 
 def moderate(w):

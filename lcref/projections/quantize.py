@@ -3,7 +3,7 @@
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from ..parts import Array, Codebook, size
-from .inputs import moderate, real_array, whole
+from .inputs import flag, moderate, real_array, whole
 
 
 def _codebook(codes, entries, w, stored):
@@ -37,13 +37,13 @@ def binary(w: Array, scale: bool = False) -> Codebook:
     Raises
     ------
     ValueError, TypeError
-        w has a NaN or an infinity; w is not a real floating array.
+        w has a NaN or an infinity; w is not a real floating array; scale is not a bool.
 
     Notes
     -----
     O(n). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
     """
-    xp = real_array(w)
+    xp, scale = real_array(w), flag(scale, "scale")
     a = (_mean_magnitude(w, xp.ones_like(w, dtype=xp.bool)) if scale
          else xp.ones((), dtype=xp.float64, device=device(w)))
     return _codebook(w >= 0, xp.stack([-a, a]), w, "scaled" if scale else "fixed")
@@ -83,14 +83,14 @@ def ternary(w: Array, scale: bool = False) -> Codebook:
     Raises
     ------
     ValueError, TypeError
-        w has a NaN or an infinity; w is not a real floating array.
+        w has a NaN or an infinity; w is not a real floating array; scale is not a bool.
 
     Notes
     -----
     O(n), with scale O(n log n) by one sort. Not unique where two j tie: the smaller is taken.
     Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
     """
-    xp = real_array(w)
+    xp, scale = real_array(w), flag(scale, "scale")
     magnitude = xp.abs(w)
     if scale:
         kept = magnitude >= _ternary_threshold(magnitude)

@@ -1,4 +1,6 @@
-"""Reproduce rows of Part V: python papers_repro/part5/run.py ROW [flags of lcref compress]
+"""Reproduce a row of Part V.
+
+    python papers_repro/part5/run.py ROW [--data-dir DIR] [--reference FILE]
 
 Each row is one `lcref compress` command. Its numbers, history and pictures go to results/ROW beside
 this file, with the command, the date, the machine and the versions that made them.
@@ -20,8 +22,9 @@ from threadpoolctl import threadpool_info
 from lcref import cli
 
 RESULTS = Path(__file__).parent / "results"
-LENET300 = ("--net lenet300 --activation tanh --data mnist --batch 256 "
-            "--mu0 9e-5 --growth 1.1 --steps 40 --epochs 20 --first-epochs 40 --lr-decay 0.98")
+LENET300 = ("--net lenet300 --activation tanh --data mnist --reference lenet300_mnist.npz "
+            "--batch 256 --mu0 9e-5 --growth 1.1 --steps 40 --epochs 20 --first-epochs 40 "
+            "--lr-decay 0.98")
 ROWS = {
     "digits": "",
     "lenet300-1bit-1percent":
@@ -32,32 +35,38 @@ ROWS = {
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("row", choices=ROWS)
-    args, extra = parser.parse_known_args()
-    flags = shlex.split(ROWS[args.row]) + extra
-    if "--activation" in flags and "--reference" not in flags:
-        weights = Path(os.environ.get("LCREF_DATA", ""), "weights", "lenet300_mnist.npz")
-        flags += ["--reference", str(weights)]
+    parser.add_argument("--data-dir", default=os.environ.get("LCREF_DATA"),
+                        help="folder with MNIST (default: the environment variable LCREF_DATA)")
+    parser.add_argument("--reference", help="the reference weights (default: "
+                        "weights/lenet300_mnist.npz in the data folder)")
+    args = parser.parse_args()
+    flags = shlex.split(ROWS[args.row])
+    if "--reference" in flags:
+        if not args.data_dir:
+            parser.error("MNIST is needed: give --data-dir or set LCREF_DATA")
+        weights = args.reference or os.path.join(args.data_dir, "weights", "lenet300_mnist.npz")
+        flags[flags.index("--reference") + 1] = weights
+        flags += ["--data-dir", args.data_dir]
     with tempfile.TemporaryDirectory() as out:
         status = cli.main(["compress", *flags, "--out", out])
         if status == 0:
-            keep(Path(out), RESULTS / args.row, flags)
+            keep(Path(out), args.row)
     return status
 
 
-def keep(out, results, flags):
+def keep(out, row):
     """Copy the pictures and write result.json: the history with the command that made it."""
+    results = RESULTS / row
     results.mkdir(parents=True, exist_ok=True)
     for picture in out.glob("*.png"):
         shutil.copy(picture, results)
     history = json.loads((out / "history.json").read_text())
-    command = ["lcref", "compress", *flags]
-    for name, key, shown in (("--reference", "reference", "lenet300_mnist.npz"),
-                             ("--data-dir", "data_dir", "DIR")):
-        if name in command:  # where the user's files lie is nobody's business
-            command[command.index(name) + 1] = history["settings"][key] = shown
+    for name in ("data_dir", "reference"):  # where the user's files lie is nobody's business
+        del history["settings"][name]
     (results / "result.json").write_text(json.dumps({
-        "command": shlex.join(command), "date": datetime.date.today().isoformat(),
-        "machine": machine(), **history}, indent=1) + "\n")
+        "command": f"lcref compress {ROWS[row]}".strip(),
+        "date": datetime.date.today().isoformat(), "machine": machine(), **history},
+        indent=1) + "\n")
 
 
 def machine():
