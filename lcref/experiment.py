@@ -213,7 +213,8 @@ def _write(folder, summary, reference, result, job):
                             label, sparse, _, vector in parts],
                            np.concatenate([np.ravel(reference[name]) for name in task.names]),
                            folder / f"parts{suffix}.png")
-        name = task.names[0]
+        name = max(task.names, key=lambda name: sum(  # the layer with the most corrections
+            np.count_nonzero(dense[name]) for _, sparse, dense, _ in parts if sparse))
         plots.layer_figure(name, reference[name], [(label, dense[name]) for label, _, dense, _
                                                    in parts], folder / f"layer{suffix}.png")
 

@@ -272,18 +272,15 @@ def _draw_distribution(axes, label, values, nonzero, color, edges):
 
 
 def _draw_levels(axes, values, color):
-    """The share of weights at each of a few values; at most four have the value written on."""
+    """The share of weights at each of a few values; at most four are named in the title."""
     levels, counts = np.unique(values, return_counts=True)
     shares = 100 * counts / values.size
     named = levels.size <= 4
     axes.vlines(levels, 0, shares, color=color, linewidth=5 if named else 2)
-    if named:
-        for level, share in zip(levels, shares):
-            axes.annotate(f"{level:.3g}".replace("-", "−"), (level, share), xytext=(0, 3),
-                          textcoords="offset points", ha="center", fontsize=SMALL)
-    axes.set_title(f"{axes.get_title('left')}, {levels.size} distinct values",
-                   fontsize=HEAD, loc="left")
-    axes.set_ylim(0, shares.max() * 1.35)
+    values = ", ".join(f"{level:.3g}".replace("-", "−") for level in levels if named)
+    axes.set_title(f"{axes.get_title('left')}, {levels.size} distinct values" +
+                   (f": {values}" if named else ""), fontsize=HEAD, loc="left")
+    axes.set_ylim(0, shares.max() * 1.1)
     axes.set_ylabel("weights, %", fontsize=TEXT)
 
 
