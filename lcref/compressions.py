@@ -19,9 +19,9 @@ from array_api_compat import array_namespace
 from . import parts
 from .parts import Array, ByTensor, Layout, Part, add, combine, size
 from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
-from .projections.inputs import flag, moderate, nonnegative, real_array, whole
+from .inputs import flag, moderate, nonnegative, one_of, real_array, whole
 from .projections.lowrank import as_matrix
-from .projections.tolerance import norm, slack, squared_norm
+from .tolerance import norm, slack, squared_norm
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,6 @@ class Compression(ABC):
     def _several(self, tensors, mu, start):
         layout = Layout.of(tensors)
         return dataclasses.replace(self._one(layout.join(tensors), mu, start), layout=layout)
-
-    def check(self, tensors: dict[str, Array]) -> None:
-        """Raise ValueError where the tensors (a dict) do not fit, or hold less than the budget."""
 
     def vanishes(self, w: Any) -> bool:
         """Whether zero is the only feasible θ for weights like w."""
@@ -146,11 +143,6 @@ class Prune(Compression):
             return l1_ball(w, self.radius)
         return l0_ball(w, self.budget(size(w)))
 
-    def check(self, tensors):
-        n = sum(size(t) for t in tensors.values())
-        if self.kappa is not None and self.kappa > n:
-            raise ValueError(f"kappa={self.kappa} is more than the {n} weights of the task")
-
     def vanishes(self, w):
         if self.radius is not None:
             return self.radius == 0
@@ -170,8 +162,7 @@ class LowRank(Compression):
 
     def __post_init__(self):
         _set(self, rank=whole(self.rank, "rank"))
-        if self.scheme not in (1, 2):
-            raise ValueError(f"scheme must be 1 or 2, not {self.scheme!r}")
+        one_of(self.scheme, "scheme", (1, 2))
 
     def _one(self, w, mu, start):
         theta, scheme = rank_ball(as_matrix(w, self.scheme), self.rank), self.scheme
@@ -179,15 +170,6 @@ class LowRank(Compression):
 
     def _several(self, tensors, mu, start):
         return ByTensor({name: self._one(t, mu, start) for name, t in tensors.items()})
-
-    def check(self, tensors):
-        for name, t in tensors.items():
-            if t.ndim not in (2, 4):
-                raise ValueError(f"low rank needs 2 axes or 4; {name} has {t.ndim}")
-            shape = as_matrix(t, self.scheme).shape
-            if self.rank > min(shape):
-                raise ValueError(f"rank={self.rank} is more than the smaller side of {name}, "
-                                 f"{' × '.join(map(str, shape))}")
 
     def vanishes(self, w):
         return self.rank == 0
@@ -209,10 +191,6 @@ class Each(Compression):
     def _several(self, tensors, mu, start):
         return ByTensor({name: self.inner.project(t, mu, start and start.parts[name])
                          for name, t in tensors.items()})
-
-    def check(self, tensors):
-        for name, t in tensors.items():
-            self.inner.check({name: t})
 
     def vanishes(self, w):
         return all(self.inner.vanishes(tensor) for tensor in _leaves(w))
@@ -253,8 +231,7 @@ class Sum(Compression):
                  cycles: int = 100, tol: float = 1e-6):
         if len(terms) < 2 or not all(isinstance(t, Compression) for t in terms):
             raise ValueError("a sum needs at least two compressions")
-        if solver not in ("auto", "alternate"):
-            raise ValueError(f"solver must be 'auto' or 'alternate', not {solver!r}")
+        one_of(solver, "solver", ("auto", "alternate"))
         restarts = None if restarts is None else flag(restarts, "restarts")
         _set(self, terms=terms, solver=solver, restarts=restarts,
              cycles=whole(cycles, "cycles", least=1), tol=nonnegative(tol, "tol"))
@@ -282,10 +259,6 @@ class Sum(Compression):
         if self.restarts:
             return warm + cold
         return warm or (cold if self.restarts is None else cold[:1])
-
-    def check(self, tensors):
-        for term in self.terms:
-            term.check(tensors)
 
     def vanishes(self, w):
         return all(term.vanishes(w) for term in self.terms)

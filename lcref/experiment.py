@@ -16,10 +16,11 @@ from tqdm import tqdm
 
 from . import __version__, data, lc, nets
 from .cli import COMPRESSION
-from .compressions import Task
+from .compressions import Each, LowRank, Prune, Task
 from .lsteps import SGD
 from .nets.checkpoints import read_npz
-from .parts import Sparse
+from .parts import Sparse, size
+from .projections.lowrank import as_matrix
 from .text import parse, parse_task
 
 
@@ -89,7 +90,7 @@ def _prepare(args):
     tasks = tasks or (Task(tuple(net.weights), compression),)
     lc.check(params, tasks)
     for task in tasks:
-        task.compression.check({name: params[name] for name in task.names})
+        check_budget(task.compression, {name: params[name] for name in task.names})
     return _with_training(args, dataset, net, params, tasks, schedule)
 
 
@@ -107,6 +108,26 @@ def _with_training(args, dataset, net, params, tasks, schedule):
     epochs += 0 if args.reference else args.reference_epochs
     progress.total = epochs * -(-len(dataset.x_train) // args.batch)
     return Job(args, dataset, net, params, tasks, schedule, progress, train, l_step)
+
+
+def check_budget(compression, tensors):
+    """Raise ValueError where a budget exceeds what the tensors hold: likely a slip of the pen."""
+    for term in getattr(compression, "terms", ()):
+        check_budget(term, tensors)
+    if isinstance(compression, Each):
+        for name, tensor in tensors.items():
+            check_budget(compression.inner, {name: tensor})
+    n = sum(map(size, tensors.values()))
+    if isinstance(compression, Prune) and (compression.kappa or 0) > n:
+        raise ValueError(f"kappa={compression.kappa} is more than the {n} weights of the task")
+    if isinstance(compression, LowRank):
+        for name, tensor in tensors.items():
+            if tensor.ndim not in (2, 4):
+                raise ValueError(f"low rank needs 2 axes or 4; {name} has {tensor.ndim}")
+            sides = as_matrix(tensor, compression.scheme).shape
+            if compression.rank > min(sides):
+                raise ValueError(f"rank={compression.rank} is more than the smaller side of "
+                                 f"{name}, {' × '.join(map(str, sides))}")
 
 
 def _check_writable(out):

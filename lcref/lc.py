@@ -21,8 +21,8 @@ from typing import Any
 
 from .compressions import Task
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
-from .projections.inputs import did_you_mean, nonnegative, real_array, whole
-from .projections.tolerance import norm
+from .inputs import did_you_mean, nonnegative, one_of, real_array, whole
+from .tolerance import norm
 
 Params = dict[str, Array]
 Thetas = dict[int, Part]
@@ -63,8 +63,7 @@ class Schedule:
             raise ValueError(f"mu0 must be positive, at least 1e-300, not {self.mu0!r}")
         if self.a < 1:
             raise ValueError(f"the growth a of mu must be at least 1, not {self.a!r}")
-        if self.penalty not in ("augmented", "quadratic"):
-            raise ValueError(f"penalty must be 'augmented' or 'quadratic', not {self.penalty!r}")
+        one_of(self.penalty, "penalty", ("augmented", "quadratic"))
         whole(self.steps, "steps", least=1)
         whole(self.passes, "passes", least=1)
         if math.log(self.mu0) + math.log(self.a) * (self.steps // self.passes) > math.log(1e300):

@@ -158,6 +158,34 @@ def position_bits(indices: Array) -> int:
 
 
 @dataclass(frozen=True, eq=False)
+class Slices(Part):
+    """All slices along an axis are zero but a few: slice indices_j of Δ(θ) is slice j of values."""
+
+    indices: Array  # (kept,), int64, ascending
+    values: Array  # w's shape, but `kept` slices along the axis
+    shape: tuple[int, ...]
+    axis: int
+
+    @property
+    def is_zero(self):
+        return size(self.indices) == 0
+
+    def decompress(self):
+        xp, n, here = array_namespace(self.values), self.shape[self.axis], device(self.values)
+        dense = xp.zeros(self.shape, dtype=self.values.dtype, device=here)
+        if self.is_zero:
+            return dense
+        every = xp.arange(n, dtype=self.indices.dtype, device=here)
+        j = xp.clip(xp.searchsorted(self.indices, every), max=size(self.indices) - 1)
+        kept = xp.take(self.indices, j) == every
+        along = tuple(n if axis == self.axis else 1 for axis in range(len(self.shape)))
+        return xp.where(xp.reshape(kept, along), xp.take(self.values, j, axis=self.axis), dense)
+
+    def _bits(self, width):
+        return size(self.values) * width + position_bits(self.indices)
+
+
+@dataclass(frozen=True, eq=False)
 class LowRank(Part):
     """A product of two thin matrices: Δ(θ) = left · right, laid out as w by the scheme."""
 
@@ -183,16 +211,17 @@ class LowRank(Part):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Part):
-    """The weights themselves, stored in full."""
+    """The weights themselves, in full or rounded to a floating dtype of `width` bits."""
 
     values: Array
     layout: Layout | None = None
+    width: int = FULL_BITS
 
     def decompress(self):
         return _laid_out(self.values, self.layout)
 
     def _bits(self, width):
-        return size(self.values) * FULL_BITS
+        return size(self.values) * self.width
 
 
 @dataclass(frozen=True, eq=False)

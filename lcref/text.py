@@ -4,7 +4,7 @@ import ast
 import dataclasses
 
 from .compressions import Binary, Compression, Each, LowRank, Prune, Quantize, Sum, Task, Ternary
-from .projections.inputs import did_you_mean
+from .inputs import did_you_mean
 
 KINDS = {kind.__name__.lower(): kind
          for kind in (Quantize, Binary, Ternary, Prune, LowRank, Each, Sum)}

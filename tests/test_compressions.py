@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lcref import (Binary, Compression, DescentError, Each, LowRank, Prune, Quantize, Sum, Task,
                    Ternary, parse, parse_task, projections)
+from lcref.experiment import check_budget
 from lcref.parts import ByTensor, Codebook, Sparse
 from lcref.parts import Sum as SumOfParts
 from lcref.verify import oracles
@@ -331,7 +332,7 @@ def test_a_single_tensor_gives_an_array_and_several_a_dict():
 def test_a_budget_above_what_the_tensors_hold_is_found_by_check(compression, says):
     square = {"a": PAIR["a"], "b": PAIR["b"].reshape(2, 2)}
     with pytest.raises(ValueError, match=says):
-        compression.check(square)
+        check_budget(compression, square)
 
 
 @pytest.mark.parametrize("make", [

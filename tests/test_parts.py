@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcref.parts import (ByTensor, Codebook, Dense, Layout, LowRank, Sparse, Sum, position_bits,
-                         storage_bits)
+from lcref.parts import (ByTensor, Codebook, Dense, Layout, LowRank, Slices, Sparse, Sum,
+                         position_bits, storage_bits)
 
 TWO = Layout(("a", "b"), ((2, 2), (3,)))  # a vector of 4 + 3
 
@@ -22,6 +22,11 @@ def codebook(codes, entries, **options):
 def sparse(indices, values, shape, **options):
     return Sparse(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64), shape,
                   **options)
+
+
+def slices(indices, values, shape, axis):
+    return Slices(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64), shape,
+                  axis)
 
 
 def low_rank(left, right, shape):
@@ -59,6 +64,15 @@ DECOMPRESSED = {
     "corrections of several tensors are split": (
         sparse([1, 6], [5, -8], (7,), layout=TWO),
         {"a": np.array([[0.0, 5], [0, 0]]), "b": np.array([0, 0, -8.0])}),
+    "slices are rows": (
+        slices([0, 2], [[1, 2], [3, 4]], (4, 2), 0), [[1.0, 2], [0, 0], [3, 4], [0, 0]]),
+    "slices are columns": (
+        slices([1, 2], [[1, 2], [3, 4]], (2, 4), 1), [[0.0, 1, 2, 0], [0, 3, 4, 0]]),
+    "slices of three axes": (
+        slices([1], [[[5], [6]]], (1, 2, 3), 2), [[[0.0, 5, 0], [0, 6, 0]]]),
+    "slices of a vector are its entries": (slices([3], [7], (4,), 0), [0.0, 0, 0, 7]),
+    "all slices are the weights": (slices([0, 1], [[1, 2], [3, 4]], (2, 2), 0), [[1.0, 2], [3, 4]]),
+    "no slices are zero": (slices([], np.zeros((2, 0)), (2, 3), 1), np.zeros((2, 3))),
     "low rank is the product of its factors": (
         low_rank([[1, 0], [2, 1]], [[1, 2, 3], [4, 5, 6]], (2, 3)), [[1.0, 2, 3], [6, 9, 12]]),
     "low rank has the shape of the weights": (
@@ -240,6 +254,24 @@ def test_dense_weights_cost_32_bits_each_in_every_convention():
     assert [Dense(np.ones((3, 2))).bits(c) for c in ("float16", "float32")] == [192, 192]
 
 
+def test_slices_cost_their_values_and_the_positions_of_slices_not_of_weights():
+    # slices 2, 3, 9 of 5 numbers: 8 bits of positions, as of single corrections above
+    part = slices([2, 3, 9], np.ones((5, 3)), (5, 20), 1)
+    assert part.bits("float16") == 15 * 16 + 8
+    assert part.bits("float32") == 15 * 32 + 8
+    assert slices([], np.ones((5, 0)), (5, 20), 1).bits() == 0
+
+
+def test_slices_are_zero_by_construction_where_there_are_none():
+    assert slices([], np.ones((5, 0)), (5, 20), 1).is_zero
+    assert not slices([0], np.zeros((5, 1)), (5, 20), 1).is_zero
+
+
+def test_rounded_weights_cost_their_width_in_every_convention():
+    part = Dense(np.ones((3, 2)), width=16)
+    assert [part.bits(c) for c in ("float16", "float32")] == [96, 96]
+
+
 def test_a_sum_and_a_part_a_tensor_cost_all_their_parts():
     bit, corrections = codebook([0, 1, 1], [-1, 1]), sparse([0], [4.0], (3,))
     # 3 codes and 2 entries; one value at half precision and its position in 1 bit
@@ -253,7 +285,8 @@ def test_untouched_tensors_count_in_full_in_every_convention():
         assert storage_bits(params, ["w"], [sparse([], [], (4,))], convention) == 8 * 32
 
 
-@pytest.mark.parametrize("part", [codebook([0], [1]), sparse([], [], (1,)), Dense(np.ones(1))])
+@pytest.mark.parametrize("part", [
+    codebook([0], [1]), sparse([], [], (1,)), slices([], [], (1,), 0), Dense(np.ones(1))])
 def test_an_unknown_convention_is_an_error_that_names_the_known_ones(part):
     with pytest.raises(ValueError, match="float16.*float32.*'float8'"):
         part.bits("float8")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..projections.inputs import did_you_mean
+from ..inputs import did_you_mean
 
 __all__ = ["Dataset", "load"]
 

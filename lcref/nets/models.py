@@ -13,7 +13,7 @@ from array_api_compat import array_namespace
 from autograd.core import make_vjp
 from autograd.extend import defvjp, primitive
 
-from ..projections.inputs import did_you_mean
+from ..inputs import did_you_mean
 from .layers import affine, relu, softmax_cross_entropy, tanh
 
 __all__ = ["Net", "linear", "lenet300", "build", "loss", "value_and_grad", "evaluate"]

@@ -1,11 +1,14 @@
 """The projections of the LC series: pure functions, an array in, a part out.
 
-Each solves min over θ of ‖w − Δ(θ)‖² on one feasible set, returns a part whose `decompress()` has
-w's shape, dtype and array namespace, never writes to w, and is deterministic.
+Each solves min over θ of ‖w − Δ(θ)‖², on a feasible set or with a penalty, returns a part whose
+`decompress()` has w's shape, dtype and array namespace, never writes to w, and is deterministic.
 """
 
-from .lowrank import rank_ball
-from .prune import l0_ball, l1_ball
-from .quantize import binary, kmeans, ternary
+from .lowrank import rank_ball, rank_selection
+from .prune import group_l0_ball, l0_ball, l0_penalty, l1_ball, l1_penalty
+from .quantize import (binary, kmeans, nearest, powers_of_two, round_to, scaled_codebook,
+                       ternary)
 
-__all__ = ["binary", "kmeans", "l0_ball", "l1_ball", "rank_ball", "ternary"]
+__all__ = ["binary", "group_l0_ball", "kmeans", "l0_ball", "l0_penalty", "l1_ball", "l1_penalty",
+           "nearest", "powers_of_two", "rank_ball", "rank_selection", "round_to",
+           "scaled_codebook", "ternary"]

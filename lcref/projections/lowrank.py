@@ -1,9 +1,11 @@
 """Projections onto matrices of low rank."""
 
+from collections.abc import Callable
+
 from array_api_compat import array_namespace, device
 
 from ..parts import Array, LowRank
-from .inputs import moderate, real_array, whole
+from ..inputs import moderate, nonnegative, one_of, positive, real_array, whole
 
 
 def rank_ball(w: Array, rank: int) -> LowRank:
@@ -38,17 +40,28 @@ def rank_ball(w: Array, rank: int) -> LowRank:
     O(m n min(m, n)), decomposed in float64. Eckart and Young, Psychometrika 1, 1936; Idelbayev and
     Carreira-Perpiñán, CVPR 2020.
     """
-    xp, rank = real_array(w), whole(rank, "rank")
-    if w.ndim != 2:
-        raise ValueError(f"w must be a matrix (2 axes), not an array of {w.ndim} axes")
+    xp, rank = _matrix(w), whole(rank, "rank")
     if rank >= min(w.shape):
         left, right = _whole_matrix(w)
     else:
         x, scale = moderate(w)
         u, s, vt = xp.linalg.svd(x, full_matrices=False)
-        root = xp.sqrt(s[:rank])
-        left, right = u[:, :rank] * root * scale, root[:, None] * vt[:rank, :]
+        left, right = _truncated(u, s, vt, rank, scale)
     return LowRank(xp.astype(left, w.dtype), xp.astype(right, w.dtype), tuple(w.shape))
+
+
+def _matrix(w):
+    """The namespace of w, a finite real floating matrix."""
+    xp = real_array(w)
+    if w.ndim != 2:
+        raise ValueError(f"w must be a matrix (2 axes), not an array of {w.ndim} axes")
+    return xp
+
+
+def _truncated(u, s, vt, rank, scale):
+    """The factors U_r √S_r and √S_r V_rᵀ, the scale put back into the first."""
+    root = array_namespace(s).sqrt(s[:rank])
+    return u[:, :rank] * root * scale, root[:, None] * vt[:rank, :]
 
 
 def _whole_matrix(w):
@@ -56,6 +69,63 @@ def _whole_matrix(w):
     xp, (m, n) = array_namespace(w), w.shape
     identity = xp.eye(min(m, n), dtype=w.dtype, device=device(w))
     return (w, identity) if n <= m else (identity, w)
+
+
+def rank_selection(w: Array, alpha: float, mu: float,
+                   cost: str | Callable[[int], float] = "storage", positions: int = 1) -> LowRank:
+    """Project with a price on the rank, which is learned.
+
+        min over r, θ of ‖w − θ‖²_F + (2α/μ) cost(r)   subject to   rank(θ) ≤ r
+
+    For each r the best θ is the truncated singular value decomposition, at Σ_{i>r} σ_i²; so r is
+    found by scanning 0..min(m, n), exactly. Of several optimal r the smallest is taken.
+
+    Parameters
+    ----------
+    w : array of shape (m, n), real floating
+    alpha : float, at least 0
+    mu : float, positive
+    cost : "storage", "flops" or callable
+        r(m + n) numbers; that many multiplications for each of the output positions; or cost(r).
+    positions : int, at least 1
+        Output positions of a convolution, for "flops".
+
+    Returns
+    -------
+    LowRank
+        As from rank_ball with the optimal r.
+
+    Raises
+    ------
+    ValueError, TypeError
+        alpha is negative or not finite; mu is not positive and finite; cost is unknown; positions
+        is not an integer, at least 1; w is not a matrix, has a NaN or an infinity, or is not real
+        floating.
+
+    Notes
+    -----
+    O(m n min(m, n)), one decomposition. Idelbayev and Carreira-Perpiñán, CVPR 2020, pp. 8046-8056.
+    """
+    xp, price = _matrix(w), 2 * nonnegative(alpha, "alpha") / positive(mu, "mu")
+    x, scale = moderate(w)
+    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    charge = _rank_cost(cost, sum(w.shape), whole(positions, "positions", least=1))
+    costs = [charge(r) for r in range(min(w.shape) + 1)]
+    tails = xp.cumulative_sum(xp.flip(s * s), include_initial=True)  # of Σ_{i>r} σ_i², r descending
+    prices = [price * cost / scale / scale if price and cost else 0.0 for cost in costs]
+    totals = [float(tails[len(prices) - 1 - r]) + price for r, price in enumerate(prices)]
+    rank = totals.index(min(totals))
+    left, right = (_whole_matrix(w) if rank == min(w.shape)
+                   else _truncated(u, s, vt, rank, scale))
+    return LowRank(xp.astype(left, w.dtype), xp.astype(right, w.dtype), tuple(w.shape))
+
+
+def _rank_cost(cost, sides, positions):
+    """cost(r) as a function."""
+    if callable(cost):
+        return cost
+    one_of(cost, "cost (when not a function of r)", ("storage", "flops"))
+    return lambda r: r * sides * (positions if cost == "flops" else 1)
 
 
 def as_matrix(w: Array, scheme: int = 1) -> Array:

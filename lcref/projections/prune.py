@@ -2,8 +2,8 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Array, Sparse, size
-from .inputs import moderate, nonnegative, real_array, whole
+from ..parts import Array, Slices, Sparse, size
+from ..inputs import moderate, nonnegative, positive, real_array, root_of_price, whole
 
 
 def l0_ball(w: Array, kappa: int) -> Sparse:
@@ -113,3 +113,118 @@ def _soft_threshold(magnitude, radius):
     delta = delta - (xp.sum(delta - active) - radius) / j  # one Newton step mends the running sum
     kept = xp.nonzero(d < delta)[0]
     return kept, xp.minimum(delta - xp.take(d, kept), xp.take(magnitude, kept))  # τ ≥ 0
+
+
+def l0_penalty(w: Array, alpha: float, mu: float) -> Sparse:
+    """Project with a price on every nonzero.
+
+        min over θ of ‖w − θ‖² + (2α/μ) ‖θ‖₀
+
+    θ_i = w_i where w_i² > 2α/μ, and 0 elsewhere. Optimal because the weights separate: keeping w_i
+    costs 2α/μ, dropping it w_i². Not unique where they are equal: the weight is dropped.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    alpha : float, at least 0
+    mu : float, positive
+
+    Returns
+    -------
+    Sparse
+        The kept positions and values, in w's shape and dtype.
+
+    Raises
+    ------
+    ValueError, TypeError
+        alpha is negative or not finite; mu is not positive and finite; w has a NaN or an
+        infinity, or is not real floating.
+
+    Notes
+    -----
+    O(n). Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890.
+    """
+    xp, worth = real_array(w), root_of_price(alpha, mu)
+    flat = xp.reshape(w, (-1,))
+    kept = xp.astype(xp.nonzero(xp.abs(xp.astype(flat, xp.float64)) > worth)[0], xp.int64)
+    return Sparse(kept, xp.take(flat, kept), tuple(w.shape))
+
+
+def l1_penalty(w: Array, alpha: float, mu: float) -> Sparse:
+    """Project with a price on the l1 norm.
+
+        min over θ of ‖w − θ‖² + (2α/μ) ‖θ‖₁
+
+    θ_i = sgn w_i · max(abs(w_i) − α/μ, 0), the soft threshold. Optimal and unique because each
+    weight's problem is strictly convex and 2(θ_i − w_i) + (2α/μ) sgn θ_i = 0 there, or abs(w_i) ≤
+    α/μ at θ_i = 0.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    alpha : float, at least 0
+    mu : float, positive
+
+    Returns
+    -------
+    Sparse
+        The nonzeros of θ, in w's shape and dtype.
+
+    Raises
+    ------
+    ValueError, TypeError
+        alpha is negative or not finite; mu is not positive and finite; w has a NaN or an
+        infinity, or is not real floating.
+
+    Notes
+    -----
+    O(n). Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890.
+    """
+    xp, tau = real_array(w), nonnegative(alpha, "alpha") / positive(mu, "mu")
+    flat = xp.reshape(w, (-1,))
+    x = xp.astype(flat, xp.float64)
+    kept = xp.astype(xp.nonzero(xp.abs(x) > tau)[0], xp.int64)
+    x = xp.take(x, kept)
+    values = xp.astype(xp.where(x < 0, x + tau, x - tau), w.dtype)
+    return Sparse(kept, values, tuple(w.shape))
+
+
+def group_l0_ball(w: Array, kappa: int, axis: int) -> Slices:
+    """Project onto the arrays with at most kappa nonzero slices along an axis.
+
+        min over θ of ‖w − θ‖²   subject to   at most κ of the w.take(i, axis) nonzero
+
+    θ keeps the κ slices of largest norm (rows, columns, filters, channels) and zeroes the rest.
+    Optimal because a kept slice costs 0 and a dropped one its squared norm, whatever the others do.
+    Not unique when two norms tie: the lower index is kept.
+
+    Parameters
+    ----------
+    w : array of shape (...), at least one axis, real floating
+    kappa : int, at least 0
+    axis : int
+
+    Returns
+    -------
+    Slices
+        min(κ, w.shape[axis]) slices, in w's shape and dtype.
+
+    Raises
+    ------
+    ValueError, TypeError
+        kappa is negative or not an integer; w has no such axis, has a NaN or an infinity, or is not
+        real floating.
+
+    Notes
+    -----
+    O(n).
+    """
+    xp, kappa = real_array(w), whole(kappa, "kappa")
+    axis = whole(axis, f"axis (w has {w.ndim} axes)", least=-w.ndim)
+    if axis >= w.ndim:
+        raise ValueError(f"axis must be one of the {w.ndim} axes of w, not {axis!r}")
+    axis %= w.ndim
+    x, _ = moderate(w)
+    norms = xp.sum(x * x, axis=tuple(a for a in range(w.ndim) if a != axis))
+    kept = _largest(norms, min(kappa, w.shape[axis]))
+    return Slices(kept, xp.take(w, kept, axis=axis), tuple(w.shape), axis)

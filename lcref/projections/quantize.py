@@ -2,8 +2,12 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Array, Codebook, size
-from .inputs import flag, moderate, real_array, whole
+from ..parts import Array, Codebook, Dense, size
+from ..inputs import flag, moderate, one_of, real_array, strictly_ascending, whole
+
+
+FLOATS = {"float16": (11, -14), "bfloat16": (8, -126)}  # digits, least normal exponent
+INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
 
 
 def _codebook(codes, entries, w, stored):
@@ -12,6 +16,199 @@ def _codebook(codes, entries, w, stored):
     code_type = xp.uint8 if size(entries) <= 256 else xp.int64
     return Codebook(xp.reshape(xp.astype(codes, code_type), w.shape),
                     xp.astype(entries, w.dtype), stored)
+
+
+def nearest(w: Array, codebook: Array) -> Codebook:
+    """Project onto the vectors with entries in a given codebook.
+
+        min over θ of ‖w − θ‖²   subject to   θ_i ∈ C
+
+    θ_i is the entry nearest to w_i, found by bisection of the midpoints between neighbouring
+    entries. Optimal because the weights separate. Not unique at a midpoint: the entry of smaller
+    magnitude is taken, then the smaller one.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    codebook : sequence or array of k numbers
+        Strictly ascending once cast to w's dtype.
+
+    Returns
+    -------
+    Codebook
+        The entries given, in w's dtype, "fixed".
+
+    Raises
+    ------
+    ValueError, TypeError
+        codebook is empty, not finite or not strictly ascending; w has a NaN or an infinity, or is
+        not real floating.
+
+    Notes
+    -----
+    O(n log k). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+    """
+    xp = real_array(w)
+    entries = strictly_ascending(codebook, w)
+    near_1, scale = moderate(entries)  # the midpoints of subnormal numbers are exact too
+    x = xp.clip(xp.reshape(xp.astype(w, xp.float64), (-1,)), float(entries[0]), float(entries[-1]))
+    return _codebook(_nearest_codes(x / scale, near_1), entries, w, "fixed")
+
+
+def _nearest_codes(x, entries):
+    """Index of the nearest entry; at a midpoint the smaller magnitude, then the smaller entry."""
+    xp = array_namespace(x)
+    below, above = entries[:-1], entries[1:]
+    midpoints = below / 2 + above / 2
+    upward = xp.abs(above) < xp.abs(below)  # the midpoint itself belongs to the entry above
+    infinity = xp.full_like(midpoints, -xp.inf)
+    return xp.searchsorted(xp.where(upward, xp.nextafter(midpoints, infinity), midpoints), x)
+
+
+def powers_of_two(w: Array, c: int) -> Codebook:
+    """Project onto the vectors of zeros and signed powers of two.
+
+        min over θ of ‖w − θ‖²   subject to   θ_i ∈ {0, ±1, ±2⁻¹, ..., ±2⁻ᶜ}
+
+    The nearest entry of that codebook, see `nearest`; a multiplication becomes a shift.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    c : int, at least 0
+        2⁻ᶜ must be distinct from zero in w's dtype.
+
+    Returns
+    -------
+    Codebook
+        2c + 3 entries, "fixed".
+
+    Raises
+    ------
+    ValueError, TypeError
+        c is negative, not an integer, or too large for w's dtype; w has a NaN or an infinity, or is
+        not real floating.
+
+    Notes
+    -----
+    O(n log c). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+    """
+    c, limits = whole(c, "c"), real_array(w).finfo(w.dtype)
+    if 2.0**-min(c, 1100) < float(limits.smallest_normal) * float(limits.eps):
+        raise ValueError(f"c must leave 2^-c distinct from zero in {w.dtype}, not {c}")
+    powers = [2.0**-i for i in range(c + 1)]
+    return nearest(w, [-p for p in powers] + [0.0] + powers[::-1])
+
+
+def scaled_codebook(w: Array, codebook: Array) -> Codebook:
+    """Project onto the vectors with entries in a given codebook times a free scale.
+
+        min over a, θ of ‖w − θ‖²   subject to   θ_i ∈ a·C,  a ≥ 0
+
+    With every w_i at its nearest a·c_i the cost is ‖w‖² − 2aP + a²Q, P = Σ w_i c_i, Q = Σ c_i², and
+    stays so until w_i / a crosses a midpoint of C. The sweep over these breakpoints, from a = ∞
+    down, visits every assignment that is nearest for some a, and takes the one with the largest
+    P² / Q and its a = P / Q. Optimal because the best θ is nearest for its own a, so that its
+    assignment is visited, and every assignment with P > 0 is feasible at its best a. Where no P is
+    positive a = 0.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    codebook : sequence or array of k numbers
+        Strictly ascending once cast to w's dtype.
+
+    Returns
+    -------
+    Codebook
+        The entries a·C, "scaled".
+
+    Raises
+    ------
+    ValueError, TypeError
+        codebook is empty, not finite or not strictly ascending; w has a NaN or an infinity, or is
+        not real floating.
+
+    Notes
+    -----
+    O(n k log(n k)) time and O(n k) memory. Idelbayev and others, Optimal Quantization Using Scaled
+    Codebook, CVPR 2021, pp. 12095-12104.
+    """
+    xp = real_array(w)
+    entries, _ = moderate(strictly_ascending(codebook, w))
+    x, scale = moderate(xp.reshape(w, (-1,)))
+    levels = _best_scale(x, entries) * entries
+    codes = _nearest_codes(x, levels)
+    chosen = xp.take(entries, codes)  # the scale once more, from whole sums
+    p, q = float(xp.sum(x * chosen)), float(xp.sum(chosen * chosen))
+    limit = float(xp.finfo(w.dtype).max) / scale  # an entry beyond it is not used
+    levels = xp.clip((p / q if p > 0 else 0.0) * entries, -limit, limit)
+    return _codebook(codes, levels * scale, w, "scaled")
+
+
+def _best_scale(x, entries):
+    """The scale a of the best assignment, by the sweep over the breakpoints a = x_i / midpoint."""
+    xp = array_namespace(x)
+    at, dp, dq, p, q = [], [], [], 0.0, 0.0
+    for y, c in ((x[x > 0], entries), (-x[x <= 0], -xp.flip(entries))):  # −x with −C is x with C
+        midpoints, gaps = c[:-1] / 2 + c[1:] / 2, c[1:] - c[:-1]
+        nearest_0 = int(xp.sum(xp.astype(midpoints <= 0, xp.int64)))  # where y is at a = ∞
+        p, q = p + float(xp.sum(y) * c[nearest_0]), q + size(y) * float(c[nearest_0] ** 2)
+        midpoints, gaps = midpoints[nearest_0:], gaps[nearest_0:]
+        at.append(xp.reshape(y[:, None] / midpoints[None, :], (-1,)))
+        dp.append(xp.reshape(y[:, None] * gaps[None, :], (-1,)))
+        dq.append(xp.reshape(xp.ones_like(y)[:, None] * (2 * midpoints * gaps)[None, :], (-1,)))
+    order = xp.argsort(xp.concat(at), descending=True)
+    first = xp.asarray([p, q], dtype=xp.float64, device=device(x))
+    p = xp.cumulative_sum(xp.concat([first[:1], xp.take(xp.concat(dp), order)]))
+    q = xp.cumulative_sum(xp.concat([first[1:], xp.take(xp.concat(dq), order)]))
+    saved = xp.where((p > 0) & (q > 0), p * p / xp.where(q > 0, q, xp.ones_like(q)), 0 * p)
+    best = int(xp.argmax(saved))
+    return float(p[best] / q[best]) if float(saved[best]) > 0 else 0.0
+
+
+def round_to(w: Array, dtype: str) -> Dense | Codebook:
+    """Project onto the arrays that another dtype can represent.
+
+        min over θ of ‖w − θ‖²   subject to   θ_i representable in dtype
+
+    For float16 and bfloat16 the nearest representable number; overflow saturates at the largest
+    finite one, which is the nearest. For intN, the N-bit integers times a free scale: a·{−2ᴺ⁻¹, ..,
+    2ᴺ⁻¹ − 1}, a ≥ 0, solved exactly by `scaled_codebook`; scaling by max abs(w) is not optimal.
+    A tie between two floating neighbours may go to either.
+
+    Parameters
+    ----------
+    w : array of shape (...), real floating
+    dtype : "float16", "bfloat16", or "int2" to "int8"
+
+    Returns
+    -------
+    Dense, or Codebook ("scaled")
+        In w's dtype.
+
+    Raises
+    ------
+    ValueError, TypeError
+        dtype is unknown; w has a NaN or an infinity, or is not real floating.
+
+    Notes
+    -----
+    O(n); intN as scaled_codebook with k = 2ᴺ. Rounding to p bits by Veltkamp's splitting: t − (t −
+    x) with t = (2^(53−p) + 1)·x.
+    """
+    xp = real_array(w)
+    if one_of(dtype, "dtype", [*FLOATS, *INTEGERS]) in INTEGERS:
+        half = 2 ** (INTEGERS[dtype] - 1)
+        return scaled_codebook(w, [float(level) for level in range(-half, half)])
+    digits, least = FLOATS[dtype]
+    top = min(2.0 ** (1 - least), 2 / float(xp.finfo(w.dtype).smallest_normal))  # power of two
+    largest = (2 - 2.0 ** (1 - digits)) * top  # representable in both dtypes
+    x = xp.clip(xp.astype(w, xp.float64), -largest, largest)
+    t = (2.0 ** (53 - digits) + 1) * x
+    grid = 2.0 ** (least - digits + 1)  # of the subnormal numbers
+    x = xp.where(xp.abs(x) < 2.0**least, xp.round(x / grid) * grid, t - (t - x))
+    return Dense(xp.astype(x, w.dtype), width=16)
 
 
 def binary(w: Array, scale: bool = False) -> Codebook:

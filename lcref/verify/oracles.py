@@ -1,16 +1,19 @@
 """Optimal values found by exhaustive search, to judge the projections against.
 
-Every function returns the least possible ‖w − θ‖² over the feasible θ, never θ itself, because the
-optimum may be reached at many points. Nothing of lcref is imported, and no idea of the fast
-algorithms is used: no sorting, no thresholds, no prefix sums, unless the docstring says so. A float
-is an integer times a power of two, so the searches run on Python integers and their answer, a
-Fraction, is exact. The few that are not exact say how far off they can be.
+Every function returns the least possible ‖w − θ‖² over the feasible θ, plus the penalty where the
+problem has one, never θ itself, because the optimum may be reached at many points. Nothing of lcref
+is imported, and no idea of the fast algorithms is used: no sorting, no thresholds, no prefix sums,
+unless the docstring says so. A float is an integer times a power of two, so the searches run on
+Python integers and their answer, a Fraction, is exact. The few that are not exact say how far off
+they can be.
 
 Arguments: w is a NumPy array or a sequence of floats of at most double precision, read as one
 vector (`rank_ball`: a matrix). The searches take exponential time: n up to about 8.
 """
 
 import math
+import struct
+from bisect import bisect_left
 from fractions import Fraction
 from functools import lru_cache
 from itertools import combinations, product
@@ -115,6 +118,60 @@ def ternary(w, scale):
     return patterns(w, (-1, 0, 1), scale)
 
 
+def nearest(w, codebook):
+    """Search all entries for each weight: θ ∈ Cⁿ. Exact, for the codebook as given: round it first.
+
+    Exhaustive: the weights do not interact.
+    """
+    return codebook_l0(w, codebook, 0)
+
+
+def powers_of_two(w, c):
+    """Search all of {0, ±1, ±1/2, ..., ±2⁻ᶜ} for each weight. Exact."""
+    powers = [math.ldexp(sign, -i) for i in range(c + 1) for sign in (-1, 1)]
+    return nearest(w, [0.0, *powers])
+
+
+def scaled_codebook(w, codebook):
+    """Search all patterns of codebook entries, each with its best scale: θ ∈ a·Cⁿ, a ≥ 0. Exact.
+
+    The entries may be written as integers times one unit, which the free scale takes in.
+    """
+    return patterns(w, integers(codebook)[0], True)
+
+
+@lru_cache(maxsize=None)
+def representable(dtype):
+    """List all finite numbers of a 16-bit floating dtype, ascending, by decoding all bit patterns.
+
+    A bfloat16 is the upper half of a float32.
+    """
+    every = range(2**16)
+    if dtype == "float16":
+        numbers = [struct.unpack("<e", struct.pack("<H", bits))[0] for bits in every]
+    else:
+        numbers = [struct.unpack("<f", struct.pack("<I", bits << 16))[0] for bits in every]
+    return sorted({x for x in numbers if math.isfinite(x)})
+
+
+def round_to(w, dtype):
+    """Compare the two representable neighbours of each weight, or search all patterns for intN.
+
+        min over θ of ‖w − θ‖²   subject to   θ_i finite in dtype,  or  θ_i ∈ a·{−2ᴺ⁻¹..2ᴺ⁻¹−1}
+
+    Exhaustive: only the numbers beside w_i in the list of all finite ones can be nearest; beyond
+    its ends, the last one. Exact.
+    """
+    if dtype.startswith("int"):
+        half = 2 ** (int(dtype.removeprefix("int")) - 1)
+        return scaled_codebook(w, range(-half, half))
+    numbers, total = representable(dtype), Fraction(0)
+    for x in map(float, np.ravel(w)):
+        i = bisect_left(numbers, x)
+        total += min((Fraction(x) - Fraction(c)) ** 2 for c in numbers[max(i - 1, 0): i + 1])
+    return total
+
+
 def corrected(w, kappa, optimum):
     """Search all supports of a sum with an l0 part.
 
@@ -132,6 +189,43 @@ def corrected(w, kappa, optimum):
 def l0_ball(w, kappa):
     """Search all supports: ‖θ‖₀ ≤ κ, the cost is Σ w² over the positions left out. Exact."""
     return corrected(w, kappa, lambda kept: sum((Fraction(x) ** 2 for x in kept), Fraction(0)))
+
+
+def price(alpha, mu):
+    """2α/μ, exactly."""
+    return 2 * Fraction(float(alpha)) / Fraction(float(mu))
+
+
+def l0_penalty(w, alpha, mu):
+    """Search all supports: Σ w² over the positions left out, plus (2α/μ)‖θ‖₀. Exact."""
+    each = price(alpha, mu)
+    return min(l0_ball(w, kappa) + each * kappa for kappa in range(np.size(w) + 1))
+
+
+def l1_penalty(w, alpha, mu):
+    """Search the signs of each weight: ‖w − θ‖² + (2α/μ)‖θ‖₁.
+
+    Exhaustive: the weights do not interact, and an optimal θ_i is 0 or, with its sign s, the
+    stationary point of (w_i − θ)² + (2α/μ)·s·θ, where that has the sign s. Exact.
+    """
+    each = price(alpha, mu)
+
+    def best(x):
+        points = [0, max(x - each / 2, 0), min(x + each / 2, 0)]
+        return min((x - point) ** 2 + each * abs(point) for point in points)
+
+    return sum((best(Fraction(float(x))) for x in np.ravel(w)), Fraction(0))
+
+
+def group_l0_ball(w, kappa, axis):
+    """Search all sets of slices: at most κ slices of θ along the axis are not zero.
+
+    Exhaustive: the cost is Σ w² over the slices left out, n − κ of them or none. Exact.
+    """
+    w = np.asarray(w)
+    costs = [l0_ball(np.take(w, i, axis=axis), 0) for i in range(w.shape[axis])]
+    left_out = combinations(costs, max(len(costs) - kappa, 0))
+    return min(sum(dropped, Fraction(0)) for dropped in left_out)
 
 
 def kmeans_l0(w, k, kappa):
@@ -246,3 +340,12 @@ def rank_ball(w, rank):
     squares = np.sort(np.sum(a * a, axis=0))
     tail = np.sum(squares[: max(squares.size - rank, 0)])
     return Fraction(*tail.as_integer_ratio()) * Fraction(4) ** exponent
+
+
+def rank_selection(w, alpha, mu, cost):
+    """Search all ranks: the tail beyond r, plus (2α/μ)·cost(r) for a function of r.
+
+    As exact as `rank_ball`.
+    """
+    ranks = range(min(np.shape(w)) + 1)
+    return min(rank_ball(w, r) + price(alpha, mu) * Fraction(cost(r)) for r in ranks)

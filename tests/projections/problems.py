@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from lcref import projections
-from lcref.projections.tolerance import objective_slack
+from lcref.tolerance import objective_slack
 from lcref.verify import oracles
 
 # ---- reading an answer
@@ -95,6 +95,47 @@ def matrices(draw, max_size=8, at_all_scales=True):
     return w
 
 
+def unit_of(w):
+    """The power of two under the largest magnitude; 1 for zeros."""
+    largest = float(np.max(np.abs(w), initial=0))
+    return 2.0 ** (math.frexp(largest)[1] - 1) if largest else 1.0
+
+
+def codebooks(w, unit=None, most=4):
+    """Codebooks strictly ascending in w's dtype, in units of the largest magnitude.
+
+    Half of the numbers are whole, so that weights at midpoints and on entries are common.
+    """
+    numbers = st.one_of(st.integers(-4, 4).map(float), VALUES.map(lambda v: min(max(v, -4), 4)))
+    unit = unit_of(w) if unit is None else unit
+
+    def ascending(entries):
+        wide = np.asarray(entries) * (unit / 4)
+        return np.unique(wide.astype(w.dtype)).tolist()
+
+    return st.lists(numbers, min_size=1, max_size=most).map(ascending)
+
+
+def prices(power):
+    """Pairs (α, μ) with 2α/μ from 0 to beyond all that dropping every weight could save.
+
+    The price of a weight is in units of the largest magnitude to the given power; a third of them
+    are that of a small whole number, so that ties are common.
+    """
+
+    def of(w):
+        unit = Fraction(unit_of(w)) ** power
+
+        def pair(fraction, mu):
+            alpha = Fraction(fraction) * Fraction(mu) / 2 * unit
+            return float(min(alpha, Fraction(2) ** 1000)), mu
+
+        fractions = st.one_of(st.sampled_from([0, 0.25, 1, 2, 2.25, 4, 100]), st.floats(1e-3, 9))
+        return st.builds(pair, fractions, st.sampled_from([1.0, 0.25, 0.1, 3.0, 1e-3, 1e6]))
+
+    return of
+
+
 def radii(w):
     """Radii from 0 to beyond ‖w‖₁, in units of the largest magnitude so that none overflows."""
     largest = float(np.max(np.abs(w), initial=0))
@@ -136,6 +177,69 @@ def has_low_rank(theta, rank):
     return sigma[rank] <= 8 * max(theta.shape) * float(np.finfo(theta.dtype).eps) * sigma[0]
 
 
+def is_in_codebook(theta, codebook):
+    return bool(np.all(np.isin(theta, np.asarray(codebook, theta.dtype))))
+
+
+def is_in_powers_of_two(theta, c):
+    return set(np.abs(theta).ravel().tolist()) <= {0.0, *(2.0**-i for i in range(c + 1))}
+
+
+def is_in_scaled_codebook(theta, codebook):
+    """Some a ≥ 0 takes the codebook to θ, each product rounded once to θ's dtype."""
+    x = [Fraction(value) for value in theta.ravel().tolist()]
+    entries = [Fraction(float(c)) for c in codebook]
+    top, info = max(x, key=abs, default=Fraction(0)), np.finfo(theta.dtype)
+    u, h = Fraction(float(info.eps)), Fraction(float(info.smallest_subnormal))
+
+    def fits(a):
+        # a comes from a product that is itself rounded: two roundings of half a u, or of half an h
+        levels = [(a * c, u * abs(a * c) + h * (1 + abs(c * a / top))) for c in entries]
+        return all(any(abs(v - level) <= off for level, off in levels) for v in x)
+
+    return top == 0 or any(fits(top / c) for c in entries if c * top > 0)
+
+
+def is_rounded(theta, dtype):
+    if dtype.startswith("int"):
+        half = 2 ** (int(dtype[3:]) - 1)
+        return is_in_scaled_codebook(theta, range(-half, half))
+    return set(theta.ravel().tolist()) <= set(oracles.representable(dtype))
+
+
+def has_few_slices(theta, budget):
+    kappa, axis = budget
+    return sum(np.any(np.take(theta, i, axis)) for i in range(theta.shape[axis])) <= kappa
+
+
+def anything(theta, _):
+    return True
+
+
+# ---- penalties, exactly
+
+
+def no_penalty(part, theta, budget):
+    return Fraction(0)
+
+
+def price_of_nonzeros(part, theta, budget):
+    return oracles.price(*budget) * np.count_nonzero(theta)
+
+
+def price_of_norm(part, theta, budget):
+    norm = sum((abs(Fraction(value)) for value in theta.ravel().tolist()), Fraction(0))
+    return oracles.price(*budget) * norm
+
+
+def storage(shape):
+    return lambda r: r * sum(shape)
+
+
+def price_of_rank(part, theta, budget):
+    return oracles.price(*budget) * storage(theta.shape)(part.left.shape[1])
+
+
 # ---- the table
 
 
@@ -161,7 +265,12 @@ def whole_numbers(start):
 
 @dataclass(frozen=True)
 class Problem:
-    """One projection: min ‖w − θ‖² over the θ with `feasible(θ, budget)`."""
+    """One projection: min ‖w − θ‖² + penalty over the θ with `feasible(θ, budget)`.
+
+    The published constant covers a penalty too. The price 2α/μ comes of two roundings, so it is off
+    by at most ε of itself, and θ is optimal for the price as rounded. Neither θ nor the optimum
+    pays more than ‖w‖², which is the cost of 0: the two differ by at most 2·ε·‖w‖².
+    """
 
     project: Callable  # (w, budget) → part
     optimum: Callable  # (w, budget) → Fraction, for small w
@@ -171,10 +280,13 @@ class Problem:
     spread: Callable = norm_of_w  # D of the published constant
     stationary: bool = False  # the published constant has no first-order term
     larger: Callable | None = None  # budget → a larger budget
+    penalty: Callable = no_penalty  # (part, θ, budget) → Fraction
+    usual: object = None  # a budget that fits every w
+    small: int = 8  # entries that the oracle can search
     homogeneous: bool = True  # s·θ is feasible for stretch(budget, s) when θ is for budget
     stretch: Callable = lambda budget, s: budget
     shapes: tuple = ((), (0,), (1,), (7,), (2, 3), (2, 0, 3), (2, 1, 3, 2))
-    signs: str = "each"  # what may be negated: each entry, "all" at once, "lines" of a matrix
+    signs: str = "each"  # what may be negated: each entry, "all" at once, "lines" of a matrix, ""
 
 
 PROBLEMS = {
@@ -186,6 +298,7 @@ PROBLEMS = {
         spread=spread_of_w,
         stationary=True,
         larger=lambda k: k + 1,
+        usual=1,
         signs="all",
     ),
     "binary": Problem(
@@ -218,6 +331,7 @@ PROBLEMS = {
         is_sparse,
         whole_numbers(0),
         larger=lambda kappa: kappa + 1,
+        usual=1,
     ),
     "l1_ball": Problem(
         lambda w, radius: projections.l1_ball(w, radius),
@@ -225,6 +339,7 @@ PROBLEMS = {
         is_in_l1_ball,
         radii,
         larger=lambda radius: 1.25 * radius,
+        usual=1,
         stretch=lambda radius, s: radius * s,
     ),
     "rank_ball": Problem(
@@ -234,7 +349,123 @@ PROBLEMS = {
         lambda w: st.integers(0, min(w.shape) + 1),
         weights=matrices,
         larger=lambda rank: rank + 1,
+        usual=1,
+        shapes=((0, 0), (0, 3), (2, 0), (1, 1), (1, 5), (4, 1), (3, 4)),
+        signs="lines",
+    ),
+    "nearest": Problem(
+        lambda w, codebook: projections.nearest(w, codebook),
+        oracles.nearest,
+        is_in_codebook,
+        codebooks,
+        spread=norms_of_both,
+        larger=lambda codebook: sorted({*codebook, 0.0}),
+        usual=[-1.0, 0.25, 2.0],
+        stretch=lambda codebook, s: [c * s for c in codebook],
+        signs="",
+    ),
+    "powers_of_two": Problem(
+        lambda w, c: projections.powers_of_two(w, c),
+        oracles.powers_of_two,
+        is_in_powers_of_two,
+        lambda w: st.integers(0, 10),
+        spread=norms_of_both,
+        larger=lambda c: c + 1,
+        usual=1,
+        homogeneous=False,
+    ),
+    "scaled_codebook": Problem(
+        lambda w, codebook: projections.scaled_codebook(w, codebook),
+        oracles.scaled_codebook,
+        is_in_scaled_codebook,
+        lambda w: codebooks(w, unit=1.0),
+        larger=lambda codebook: sorted({*codebook, 0.5}),
+        usual=[-1.0, 0.25, 2.0],
+        small=5,
+        signs="",
+    ),
+    "float16": Problem(
+        lambda w, _: projections.round_to(w, "float16"),
+        lambda w, _: oracles.round_to(w, "float16"),
+        lambda theta, _: is_rounded(theta, "float16"),
+        spread=norms_of_both,
+        homogeneous=False,
+    ),
+    "bfloat16": Problem(
+        lambda w, _: projections.round_to(w, "bfloat16"),
+        lambda w, _: oracles.round_to(w, "bfloat16"),
+        lambda theta, _: is_rounded(theta, "bfloat16"),
+        spread=norms_of_both,
+        homogeneous=False,
+    ),
+    "int2 and int3": Problem(
+        lambda w, dtype: projections.round_to(w, dtype),
+        oracles.round_to,
+        is_rounded,
+        lambda w: st.sampled_from(["int2", "int3"]),
+        usual="int2",
+        small=4,
+        signs="",
+    ),
+    "l0_penalty": Problem(
+        lambda w, budget: projections.l0_penalty(w, *budget),
+        lambda w, budget: oracles.l0_penalty(w, *budget),
+        anything,
+        prices(2),
+        penalty=price_of_nonzeros,
+        usual=(0.25, 1.0),
+        stretch=lambda budget, s: (budget[0] * s**2, budget[1]),
+    ),
+    "l1_penalty": Problem(
+        lambda w, budget: projections.l1_penalty(w, *budget),
+        lambda w, budget: oracles.l1_penalty(w, *budget),
+        anything,
+        prices(1),
+        penalty=price_of_norm,
+        stationary=True,
+        usual=(0.25, 1.0),
+        stretch=lambda budget, s: (budget[0] * s, budget[1]),
+    ),
+    "group_l0_ball": Problem(
+        lambda w, budget: projections.group_l0_ball(w, *budget),
+        lambda w, budget: oracles.group_l0_ball(w, *budget),
+        has_few_slices,
+        lambda w: st.tuples(st.integers(0, 5), st.integers(-w.ndim, w.ndim - 1)),
+        weights=matrices,
+        larger=lambda budget: (budget[0] + 1, budget[1]),
+        usual=(1, -1),
+        shapes=((0,), (7,), (0, 3), (2, 0), (2, 3), (2, 1, 3, 2)),
+    ),
+    "rank_selection": Problem(
+        lambda w, budget: projections.rank_selection(w, *budget),
+        lambda w, budget: oracles.rank_selection(w, *budget, storage(w.shape)),
+        anything,
+        prices(2),
+        weights=matrices,
+        penalty=price_of_rank,
+        usual=(0.01, 1.0),
+        stretch=lambda budget, s: (budget[0] * s**2, budget[1]),
         shapes=((0, 0), (0, 3), (2, 0), (1, 1), (1, 5), (4, 1), (3, 4)),
         signs="lines",
     ),
 }
+
+
+# ---- one answer
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one projection returned for one w and budget, and how it is judged."""
+
+    theta: np.ndarray
+    value: Fraction  # ‖w − θ‖² + penalty
+    slack: Fraction
+
+
+def answer(problem, w, budget):
+    """Π(w), decompressed, as a NumPy array, with its value and its slack; w may lie anywhere."""
+    part, w = problem.project(w, budget), to_numpy(w)
+    theta = to_numpy(part.decompress())
+    value = objective(w, theta) + problem.penalty(part, theta, budget)
+    return Answer(theta, value, slack(problem, w, theta))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from problems import PROBLEMS, matrices, objective, slack
+from problems import PROBLEMS, matrices, objective, slack, storage
 
-from lcref.projections import rank_ball
+from lcref.projections import rank_ball, rank_selection
 from lcref.verify import oracles
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -75,3 +75,84 @@ def test_what_is_left_is_orthogonal_to_what_is_kept(w, data):
     w, theta = (np.ldexp(x, -exponent).astype(np.float64) for x in (w, theta))
     # singular vectors are orthogonal to 8·max(m, n)·u, as for the rank, relative to ‖w‖²
     assert np.all(np.abs((w - theta).T @ theta) <= 8 * max(w.shape) * u * float(np.sum(w * w)))
+
+
+# ---- a price on the rank
+
+DIAGONAL = np.diag([4.0, 2.0, 1.0])  # tails 21, 5, 1, 0
+
+
+@DTYPES
+@pytest.mark.parametrize("alpha, rank", [
+    (0.0, 3), (0.1, 2), (0.5, 1), (2.0, 0),  # 12α a rank: 1.2, 6, 24
+    (1 / 12, 2), (1 / 3, 1), (4 / 3, 0),  # 1, 4, 16: the gain of a rank, and the smaller is taken
+])
+def test_rank_selection_is_worked_by_hand(dtype, alpha, rank):
+    part = rank_selection(DIAGONAL.astype(dtype), alpha, 1.0)
+    assert part.left.shape == (3, rank)
+
+
+@pytest.mark.parametrize("power", [0, 1, 2])
+def test_of_equal_totals_the_smallest_rank_is_taken(power):
+    # cost(r) = what a rank gains, 16, 4, 1 at a price of 1: every r totals 21
+    gains = [0, 16, 20, 21]
+    part = rank_selection(DIAGONAL * 2.0**power, 4.0**power, 2.0, gains.__getitem__)
+    assert part.left.shape == (3, 0)
+
+
+@pytest.mark.parametrize("cost, options, each", [
+    ("storage", (), 3 + 5), ("storage", (7,), 3 + 5), ("flops", (), 3 + 5), ("flops", (7,), 56),
+    (lambda r: 20 * r, (), 20),
+])
+def test_the_cost_of_a_rank(cost, options, each):
+    w = np.zeros((3, 5))
+    w[0, 0] = 1.0  # one rank gains 1: it is kept while 2α/μ·each is below that
+    for price, rank in ((0.999 / each, 1), (1.001 / each, 0)):
+        assert rank_selection(w, price, 2.0, cost, *options).left.shape[1] == rank
+
+
+@given(w=matrices(max_size=20), data=st.data())
+def test_rank_selection_is_the_rank_ball_of_the_rank_it_selects(w, data):
+    part = rank_selection(w, *data.draw(PROBLEMS["rank_selection"].budgets(w)))
+    ball = rank_ball(w, part.left.shape[1])
+    assert part.decompress().tobytes() == ball.decompress().tobytes()
+
+
+@given(w=matrices(max_size=20), data=st.data())
+def test_a_larger_price_selects_no_larger_rank_but_for_rounding(w, data):
+    alpha, mu = data.draw(PROBLEMS["rank_selection"].budgets(w))
+    rank, other = (rank_selection(w, a, mu).left.shape[1] for a in (alpha, 2 * alpha))
+    if other > rank:  # then the tails of both are equal within the slack, and so nothing is paid
+        tails = [objective(w, rank_ball(w, r).decompress()) for r in (rank, other)]
+        assert tails[0] - tails[1] <= slack(PROBLEMS["rank_ball"], w, w)
+
+
+@given(w=matrices(max_size=20))
+def test_a_rank_without_a_price_returns_w(w):
+    theta = rank_selection(w, 0, 1.0).decompress()
+    # all that is left is lost in the sums of squares
+    assert objective(w, theta) <= slack(PROBLEMS["rank_ball"], w, theta)
+
+
+@given(w=matrices(max_size=20))
+def test_as_mu_goes_to_zero_the_rank_goes_to_zero(w):
+    assert rank_selection(w, 1e300, 1e-300).left.shape[1] == 0
+
+
+def test_a_rank_that_is_free_is_selected_at_any_scale():
+    part = rank_selection(np.array([[1e-200]]), 1.0, 1.0, lambda r: 1 - r)
+    assert part.left.shape == (1, 1)
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(30, 20), (20, 30)])
+@pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e-1])
+def test_rank_selection_reaches_the_least_total_of_all_ranks(dtype, shape, alpha):
+    rng = np.random.default_rng(0)
+    w = (rng.normal(size=shape) * np.exp(-0.5 * np.arange(shape[1]))).astype(dtype)
+    part = rank_selection(w, alpha, 1.0)
+    theta = part.decompress()
+    value = objective(w, theta) + oracles.price(alpha, 1) * storage(shape)(part.left.shape[1])
+    # the published constant; the oracle works in longdouble
+    optimum = oracles.rank_selection(w, alpha, 1.0, storage(shape))
+    assert value <= optimum + slack(PROBLEMS["rank_ball"], w, theta)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from problems import PROBLEMS, objective, slack, vectors
+from problems import PROBLEMS, matrices, objective, prices, slack, vectors
 
-from lcref.projections import l0_ball, l1_ball
+from lcref.projections import group_l0_ball, l0_ball, l0_penalty, l1_ball, l1_penalty
 from lcref.verify import oracles
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -139,3 +139,122 @@ def test_l1_ball_of_the_largest_numbers_does_not_overflow(dtype):
     theta = l1_ball(np.full(2, largest, dtype), largest).decompress()
     # half of the largest number is exact in binary
     assert theta.tolist() == [largest / 2, largest / 2]
+
+
+# ---- penalties
+
+
+@pytest.mark.parametrize("project", [l0_penalty, l1_penalty])
+@given(w=vectors(max_size=30), mu=st.sampled_from([1e-3, 1.0, 7.0]))
+def test_a_price_of_nothing_returns_w_itself(project, w, mu):
+    assert project(w, 0, mu).decompress().tolist() == w.tolist()
+
+
+@pytest.mark.parametrize("project", [l0_penalty, l1_penalty])
+def test_a_penalty_has_positions_that_ascend_and_values_that_are_not_zero(project):
+    part = project(np.array([[0.0, -3.0], [0.5, 4.0]]), 1.0, 1.0)
+    assert part.indices.tolist() == [1, 3] and np.all(part.values)
+
+
+@pytest.mark.parametrize("project", [l0_penalty, l1_penalty])
+@given(w=vectors(max_size=30))
+def test_as_mu_goes_to_zero_theta_goes_to_zero(project, w):
+    assert project(w, 1e300, 1e-300).values.size == 0
+
+
+@DTYPES
+def test_l0_penalty_is_worked_by_hand(dtype):
+    # 2α/μ = 4: at w² = 4 the weight is dropped
+    w = np.array([2.0, -2.0, np.nextafter(dtype(2), dtype(3)), 1.0, -3.0], dtype)
+    assert l0_penalty(w, 1.0, 0.5).decompress().tolist() == [0.0, 0.0, float(w[2]), 0.0, -3.0]
+
+
+@given(w=vectors(max_size=30), data=st.data())
+def test_l0_penalty_twice_is_l0_penalty_once(w, data):
+    budget = data.draw(prices(2)(w))
+    once = l0_penalty(w, *budget).decompress()
+    assert l0_penalty(once, *budget).decompress().tolist() == once.tolist()
+
+
+@given(w=vectors(max_size=30), data=st.data())
+def test_l0_penalty_is_the_l0_ball_of_as_many_nonzeros(w, data):
+    theta = l0_penalty(w, *data.draw(prices(2)(w))).decompress()
+    ball = l0_ball(w, np.count_nonzero(theta)).decompress()
+    assert objective(w, theta) == objective(w, ball)
+
+
+@DTYPES
+def test_l1_penalty_is_worked_by_hand(dtype):
+    # α/μ = 1.5
+    w = np.array([4.0, -2.0, 1.5, -1.5, 0.0, 1.0], dtype)
+    assert l1_penalty(w, 3.0, 2.0).decompress().tolist() == [2.5, -0.5, 0.0, 0.0, 0.0, 0.0]
+
+
+def test_l1_penalty_shrinks_again_when_it_is_repeated():
+    once = l1_penalty(np.array([4.0]), 1.0, 1.0).decompress()
+    assert l1_penalty(once, 1.0, 1.0).decompress().tolist() == [2.0]
+
+
+@given(w=vectors(max_size=30), data=st.data())
+def test_l1_penalty_shrinks_and_keeps_signs(w, data):
+    theta = l1_penalty(w, *data.draw(prices(1)(w))).decompress()
+    assert np.all((np.abs(theta) <= np.abs(w)) & ((theta == 0) | (np.sign(theta) == np.sign(w))))
+
+
+@pytest.mark.parametrize("project, power", [(l0_penalty, 2), (l1_penalty, 1)])
+@given(w=vectors(max_size=30), data=st.data())
+def test_a_larger_price_leaves_no_more_nonzeros(project, power, w, data):
+    alpha, mu = data.draw(prices(power)(w))
+    assert project(w, 1.5 * alpha, mu).values.size <= project(w, alpha, mu).values.size
+
+
+# ---- groups
+
+
+def test_group_l0_ball_keeps_the_rows_or_columns_of_largest_norm():
+    # norms² of the rows 26, 32, 25; of the columns 25 + 1 + 0, 25 + 16 + 16
+    w = np.array([[5.0, 1.0], [4.0, 4.0], [0.0, -5.0]])
+    rows, columns = group_l0_ball(w, 2, 0), group_l0_ball(w, 1, 1)
+    assert rows.decompress().tolist() == [[5.0, 1.0], [4.0, 4.0], [0.0, 0.0]]
+    assert columns.decompress().tolist() == [[0.0, 1.0], [0.0, 4.0], [0.0, -5.0]]
+    assert (rows.indices.tolist(), columns.values.tolist()) == ([0, 1], [[1.0], [4.0], [-5.0]])
+
+
+def test_group_l0_ball_compares_squares_not_magnitudes():
+    # of (3, 3) and (5, 0) the first has the larger sum, the second the larger norm
+    assert group_l0_ball(np.array([[3.0, 3.0], [5.0, 0.0]]), 1, 0).indices.tolist() == [1]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2, -1])
+@given(rows=st.lists(st.integers(1, 2), min_size=4, max_size=4), kappa=st.integers(0, 5))
+def test_group_l0_ball_gives_a_tie_to_the_lower_index(axis, rows, kappa):
+    w = np.moveaxis(np.array(rows)[:, None, None] * np.array([[3.0, -4.0]]), 0, axis)
+    first = sorted(range(4), key=lambda i: (-rows[i], i))[:kappa]
+    assert group_l0_ball(w, kappa, axis).indices.tolist() == sorted(first)
+
+
+@given(w=vectors(max_size=30), kappa=st.integers(0, 31))
+def test_group_l0_ball_of_single_entries_is_the_l0_ball(w, kappa):
+    # at the same scale squares tie where magnitudes do, but those that vanish in a sum
+    theta = group_l0_ball(w, kappa, 0).decompress()
+    assert abs(objective(w, theta) - objective(w, l0_ball(w, kappa).decompress())) <= slack(
+        PROBLEMS["l0_ball"], w, theta)
+
+
+@given(w=matrices(max_size=30), more=st.integers(0, 2), axis=st.integers(0, 1))
+def test_group_l0_ball_with_room_for_all_returns_w_itself(w, more, axis):
+    theta = group_l0_ball(w, w.shape[axis] + more, axis).decompress()
+    assert theta.tobytes() == w.tobytes()
+
+
+@given(w=matrices(max_size=30), axis=st.integers(0, 1))
+def test_group_l0_ball_of_no_slices_leaves_zero(w, axis):
+    assert not np.any(group_l0_ball(w, 0, axis).decompress())
+
+
+@pytest.mark.parametrize("axis", range(4))
+def test_an_axis_may_be_counted_from_the_end(axis):
+    w = np.random.default_rng(0).normal(size=(3, 2, 4, 5))
+    part, other = group_l0_ball(w, 1, axis), group_l0_ball(w, 1, axis - 4)
+    assert part.axis == other.axis == axis
+    assert part.decompress().tolist() == other.decompress().tolist()

@@ -72,7 +72,22 @@ BY_HAND = [
     (oracles.kmeans_l0, ([0.0, 1.0, 50.0, 5.0, 7.0], 2, 1), HALF + 2),
     (oracles.scaled_binary_l0, ([1.0, -1.0, 2.0, 40.0], 1), 2 * THIRD),  # 1, 1, 2 about 4/3
     (oracles.codebook_l0, ([0.0, 3.0, -1.0, 9.0], [0.0, 4.0], 1), 1 + 1),
+    (oracles.nearest, ([0.0, 3.0, -1.0], [0.0, 4.0]), 1 + 1),
+    (oracles.powers_of_two, ([0.75, -3.0, 0.125], 1), Fraction(1, 16) + 4 + Fraction(1, 64)),
+    (oracles.scaled_codebook, ([2.0, 1.0, -5.0], [-1.0, 0.5]), Fraction(11, 6)),  # 30 − 6.5² / 1.5
+    (oracles.scaled_codebook, ([-1.0, -2.0], [1.0, 3.0]), 5),  # a = 0
+    (oracles.round_to, ([2049.0, 70000.0, 2.0**-26], "float16"), 1 + 4496**2 + Fraction(1, 2**52)),
+    (oracles.round_to, ([257.0, -2.0**-134], "bfloat16"), 1 + Fraction(1, 2**268)),
+    (oracles.round_to, ([-2.0, 1.0, 1.0], "int2"), 0),
+    (oracles.round_to, ([2.0, 1.0], "int2"), HALF),  # a = 3/2
+    (oracles.l0_penalty, ([1.0, -5.0, 2.0], 4.0, 2.0), 1 + 4 + 4),
+    (oracles.l1_penalty, ([3.0, -0.5], 2.0, 2.0), 1 + 4 + Fraction(1, 4)),  # θ = (2, 0)
+    (oracles.group_l0_ball, ([[1.0, 5.0], [4.0, 4.0]], 1, 0), 26),
+    (oracles.group_l0_ball, ([[1.0, 5.0], [4.0, 4.0]], 1, -1), 17),
+    (oracles.group_l0_ball, (np.zeros((0, 3)), 1, 0), 0),
+    (oracles.rank_selection, ([[5.0, 0.0], [0.0, 1.0]], 1.0, 1.0, lambda r: 2 * r), 1 + 4),
 ]
+FIXED = (oracles.powers_of_two, oracles.round_to)  # sets that do not scale
 
 
 @pytest.mark.parametrize(
@@ -88,9 +103,13 @@ def test_the_oracle_scales_exactly_with_the_square_of_a_power_of_two(oracle, arg
     w, *budget = arguments
     for s in (2.0**-50, 2.0**500):
         scaled = [b * s if isinstance(b, float) else b for b in budget]
-        if oracle is oracles.codebook_l0:
+        if oracle in (oracles.codebook_l0, oracles.nearest):
             scaled[0] = [c * s for c in budget[0]]
-        if oracle in (oracles.binary, oracles.ternary) and not budget[0]:
+        if oracle in (oracles.l0_penalty, oracles.rank_selection):
+            scaled[1] = budget[1] / s  # 2α/μ by s²
+        if oracle is oracles.l1_penalty:
+            scaled[1] = budget[1]  # 2α/μ by s
+        if oracle in FIXED or oracle in (oracles.binary, oracles.ternary) and not budget[0]:
             continue  # {−1, 0, 1} does not scale
         value = oracle(np.array(w) * s, *scaled)
         assert value == oracle(w, *budget) * Fraction(s) ** 2
@@ -201,6 +220,54 @@ def test_no_pattern_with_any_corrections_beats_the_sum(w, a, kappa, data):
     assert oracles.scaled_binary_l0(w, kappa) <= distance(w, theta)
     assert oracles.codebook_l0(w, [-float(a), float(a)], kappa) <= distance(w, theta)
     assert oracles.kmeans_l0(w, 2, kappa) <= distance(w, theta)
+
+
+@given(w=WEIGHTS, a=RATIONALS.map(abs), entries=st.sets(st.integers(-3, 3), min_size=1, max_size=3))
+def test_no_choice_of_entries_with_any_scale_beats_the_scaled_codebook(w, a, entries):
+    theta = [min((a * c for c in entries), key=lambda level: abs(Fraction(x) - level)) for x in w]
+    assert oracles.scaled_codebook(w, sorted(entries)) <= distance(w, theta)
+
+
+@given(w=WEIGHTS, dtype=st.sampled_from(["float16", "bfloat16"]), data=st.data())
+def test_no_representable_point_beats_rounding(w, dtype, data):
+    theta = [data.draw(st.sampled_from(oracles.representable(dtype))) for _ in w]
+    assert oracles.round_to(w, dtype) <= distance(w, theta)
+
+
+@given(w=st.lists(st.floats(-65504, 65504, width=32), max_size=6))
+def test_rounding_to_float16_is_that_of_numpy(w):
+    assert oracles.round_to(w, "float16") == distance(w, np.array(w).astype(np.float16).tolist())
+
+
+def test_the_finite_numbers_of_a_dtype_are_as_many_as_its_bit_patterns_without_infinities():
+    # 2¹⁶ patterns less two signs of a full exponent; −0 and 0 are one number
+    assert len(oracles.representable("float16")) == 2**16 - 2 * 2**10 - 1
+    assert len(oracles.representable("bfloat16")) == 2**16 - 2 * 2**7 - 1
+
+
+@given(w=WEIGHTS, numbers=st.lists(RATIONALS, min_size=6, max_size=6), alpha=st.floats(0, 5))
+def test_no_point_beats_a_penalty(w, numbers, alpha):
+    theta, price = numbers[: len(w)], oracles.price(alpha, 2.0)
+    count, norm_1 = sum(map(bool, theta)), sum(map(abs, theta))
+    assert price == Fraction(alpha)
+    assert oracles.l0_penalty(w, alpha, 2.0) <= distance(w, theta) + price * count
+    assert oracles.l1_penalty(w, alpha, 2.0) <= distance(w, theta) + price * norm_1
+
+
+@given(w=MATRICES, numbers=st.lists(st.integers(-4, 4), min_size=8, max_size=8))
+def test_no_outer_product_beats_the_best_rank(w, numbers):
+    theta = np.outer(numbers[: w.shape[0]], numbers[4:][: w.shape[1]]) / 4
+    optimum = oracles.rank_selection(w, 1.0, 2.0, lambda r: r)
+    allowed = longdouble_error(w.ravel(), 8 * w.size)
+    assert optimum <= distance(w.ravel(), theta.ravel()) + 1 + allowed
+
+
+@given(w=MATRICES, kappa=st.integers(0, 4), data=st.data())
+def test_no_set_of_slices_beats_the_best(w, kappa, data):
+    axis = data.draw(st.integers(0, 1))
+    kept = data.draw(st.sets(st.integers(0, 3), max_size=kappa))
+    dropped = [norm(np.take(w, i, axis)) for i in range(w.shape[axis]) if i not in kept]
+    assert oracles.group_l0_ball(w, kappa, axis) <= sum(dropped)
 
 
 def test_every_partition_is_tried():

@@ -4,7 +4,7 @@ import math
 
 from array_api_compat import array_namespace
 
-from ..parts import Array
+from .parts import Array
 from .inputs import moderate
 
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w

@@ -4,7 +4,7 @@ import difflib
 import math
 import operator
 
-from array_api_compat import array_namespace, is_array_api_obj
+from array_api_compat import array_namespace, device, is_array_api_obj
 
 
 def real_array(w, name="w"):
@@ -43,6 +43,40 @@ def nonnegative(value, name):
     return number
 
 
+def positive(value, name):
+    """`value` as a positive finite float."""
+    number = nonnegative(value, name)
+    if number == 0:
+        raise ValueError(f"{name} must be positive, not {value!r}")
+    return number
+
+
+def root_of_price(alpha, mu):
+    """√(2α/μ), the magnitude above which a weight is worth its price, at any magnitude of both."""
+    alpha, mu = nonnegative(alpha, "alpha"), positive(mu, "mu")
+    price = 2 * alpha / mu
+    if price == 0 or not 1e-300 < price < 1e300:
+        return math.sqrt(2) * math.sqrt(alpha) / math.sqrt(mu)
+    return math.sqrt(price)
+
+
+def strictly_ascending(codebook, w):
+    """The codebook in w's dtype, then float64, on w's device: not empty, finite, ascending."""
+    xp = array_namespace(w)
+    try:
+        entries = xp.asarray(codebook, dtype=xp.float64, device=device(w))
+    except (TypeError, ValueError):
+        raise ValueError(f"codebook must be a list of numbers, not {codebook!r}") from None
+    largest = float(xp.finfo(w.dtype).max)
+    if entries.ndim != 1 or not entries.shape[0] or not bool(xp.all(xp.abs(entries) <= largest)):
+        raise ValueError(f"codebook must be a list of at least one number, each finite in {w.dtype}"
+                         f", not {codebook!r}")
+    entries = xp.astype(xp.astype(entries, w.dtype), xp.float64)
+    if not bool(xp.all(entries[1:] > entries[:-1])):
+        raise ValueError(f"codebook must be strictly ascending in {w.dtype}, not {codebook!r}")
+    return entries
+
+
 def flag(value, name):
     """`value` as a bool; a text such as "no" is not one."""
     if value not in (True, False):
@@ -63,6 +97,13 @@ def moderate(w):
         return x, 1.0
     scale = 2.0 ** (math.frexp(largest)[1] - 1)
     return x / scale, scale
+
+
+def one_of(value, name, known):
+    """`value`, one of the known texts (or numbers)."""
+    if value not in list(known):
+        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
+    return value
 
 
 def did_you_mean(name, known):
