@@ -78,7 +78,7 @@ class Schedule:
 class Step:
     """What one step of the algorithm left: together with the L step's state, a checkpoint.
 
-    `params` holds every tensor as the L step left it, `w` those of the tasks; `thetas` the part of
+    `params` holds every tensor as the L step left it, `w` those of the tasks; `theta` the part of
     each task by its index; `delta` their decompressed weights and `lam` the multipliers by name.
     `loss` and `compressed_loss`, and all else that `evaluate` reports, are of `params` and of
     `compressed`; None and {} without it. `seconds` has "l_step", "c_step" and "evaluate". The
@@ -88,7 +88,7 @@ class Step:
     step: int
     mu: float
     params: Params
-    thetas: Thetas
+    theta: Thetas
     delta: Params
     lam: Params
     feasibility: float
@@ -120,7 +120,7 @@ class Step:
         return {**self.report,
                 **{f"compressed_{key}": value for key, value in self.compressed_report.items()},
                 "step": self.step, "mu": self.mu, "feasibility": self.feasibility,
-                "status": {i: theta.status for i, theta in self.thetas.items()},
+                "status": {i: part.status for i, part in self.theta.items()},
                 "seconds": self.seconds}
 
 
@@ -186,7 +186,7 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
         delta = decompress(tasks, thetas)
         lam = {name: 0 * delta[name] for name in delta}  # λ ← 0
     else:
-        params, thetas, delta, lam = resume.params, resume.thetas, resume.delta, resume.lam
+        params, thetas, delta, lam = resume.params, resume.theta, resume.delta, resume.lam
         state, first = resume.state, resume.step + 1
         if resume.feasibility <= schedule.tol:
             return
@@ -316,4 +316,4 @@ def compress(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sch
         history.append(last.summary())
         if on_step:
             on_step(last)
-    return Result(last.compressed, last.thetas, direct, history, last)
+    return Result(last.compressed, last.theta, direct, history, last)

@@ -245,7 +245,7 @@ def test_the_c_step_is_given_mu_and_the_part_that_the_last_one_found():
                          GROWING))
     assert [mu for mu, _ in given] == [steps[0].mu, *(step.mu for step in steps)]
     assert given[0][1] is None  # direct compression, whose part the first step goes on from
-    assert all(start is before.thetas[1] for (_, start), before in zip(given[2:], steps))
+    assert all(start is before.theta[1] for (_, start), before in zip(given[2:], steps))
     assert given[1][1] is not None
 
 
