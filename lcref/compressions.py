@@ -17,9 +17,9 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from . import parts
+from .inputs import flag, moderate, nonnegative, one_of, real_array, whole
 from .parts import Array, ByTensor, Layout, Part, add, combine, size
 from .projections import binary, kmeans, l0_ball, l1_ball, rank_ball, ternary
-from .inputs import flag, moderate, nonnegative, one_of, real_array, whole
 from .projections.lowrank import as_matrix
 from .tolerance import norm, slack, squared_norm
 

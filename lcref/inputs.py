@@ -1,4 +1,4 @@
-"""The boundary of the projections: what they accept, and the scale they work at."""
+"""The boundary: what the projections and the loop accept, and the scale they work at."""
 
 import difflib
 import math

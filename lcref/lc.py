@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compressions import Task
-from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .inputs import did_you_mean, nonnegative, one_of, real_array, whole
+from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .tolerance import norm
 
 Params = dict[str, Array]
@@ -182,7 +182,7 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
 def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
     if resume is None:
         thetas = direct or c_step(tasks, params, schedule.mu(0))  # θ ← Π(w)
-        params, state, first = {name: +p for name, p in params.items()}, None, 0  # a copy
+        params, state, first = {name: 1 * p for name, p in params.items()}, None, 0  # copies
         delta = decompress(tasks, thetas)
         lam = {name: 0 * delta[name] for name in delta}  # λ ← 0
     else:

@@ -4,8 +4,8 @@ import math
 
 from array_api_compat import array_namespace
 
-from .parts import Array
 from .inputs import moderate
+from .parts import Array
 
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
 TINY = 2.0**-1022

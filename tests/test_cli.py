@@ -59,6 +59,14 @@ def test_lc_is_within_one_point_of_the_reference(default_run):
     assert summary["lc"]["test_error"] <= summary["reference"]["test_error"] + 1
 
 
+def test_lc_is_judged_by_the_compressed_net_and_not_by_w(tmp_path, capsys):
+    coarse = ["--compress", "quantize(k=1)", "--out", str(tmp_path)]  # Δ(θ) far from w
+    assert cli.main(["compress", *QUICK, *coarse, "--json", "--quiet"]) == 0
+    digits, params = data.load("digits"), arrays(tmp_path / "compressed.npz")
+    reported = json.loads(capsys.readouterr().out)["lc"]["test_error"]
+    assert error(params, digits.x_test, digits.y_test) == reported
+
+
 def corrected(params):
     """Positions, all layers end to end, of the weights that are not one of a layer's two values."""
     marks = []

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from array_api_compat import array_namespace, device
 
-from ..parts import Array, LowRank
 from ..inputs import moderate, nonnegative, one_of, positive, real_array, whole
+from ..parts import Array, LowRank
 
 
 def rank_ball(w: Array, rank: int) -> LowRank:

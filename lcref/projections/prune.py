@@ -2,8 +2,8 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Array, Slices, Sparse, size
 from ..inputs import moderate, nonnegative, positive, real_array, root_of_price, whole
+from ..parts import Array, Slices, Sparse, size
 
 
 def l0_ball(w: Array, kappa: int) -> Sparse:

@@ -2,8 +2,8 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Array, Codebook, Dense, size
 from ..inputs import flag, moderate, one_of, real_array, strictly_ascending, whole
+from ..parts import Array, Codebook, Dense, size
 
 
 FLOATS = {"float16": (11, -14), "bfloat16": (8, -126)}  # digits, least normal exponent
