@@ -2,7 +2,11 @@
 
 import difflib
 import math
+import numbers
 import operator
+from collections.abc import Callable
+from fractions import Fraction
+from functools import partial
 
 from array_api_compat import array_namespace, device, is_array_api_obj
 
@@ -28,7 +32,8 @@ def whole(value, name, least=0):
     except TypeError:
         number = None
     if number is None or number < least:
-        raise ValueError(f"{name} must be an integer, at least {least}, not {value!r}")
+        limit = f", at least {least}" if math.isfinite(least) else ""
+        raise ValueError(f"{name} must be an integer{limit}, not {value!r}")
     return number
 
 
@@ -45,9 +50,12 @@ def nonnegative(value, name):
 
 def positive(value, name):
     """`value` as a positive finite float."""
-    number = nonnegative(value, name)
+    try:
+        number = nonnegative(value, name)
+    except ValueError:
+        number = 0.0
     if number == 0:
-        raise ValueError(f"{name} must be positive, not {value!r}")
+        raise ValueError(f"{name} must be positive and finite, not {value!r}")
     return number
 
 
@@ -77,6 +85,38 @@ def strictly_ascending(codebook, w):
     return entries
 
 
+def ascending(value, name):
+    """A codebook as a tuple of finite floats, strictly ascending."""
+    try:
+        entries = () if isinstance(value, (str, bytes, dict)) else tuple(map(float, value))
+    except (TypeError, ValueError):
+        entries = ()
+    if not entries or not all(map(math.isfinite, entries)) or list(entries) != sorted(set(entries)):
+        raise ValueError(f"{name} must be a list of at least one number, finite and strictly "
+                         f"ascending, not {value!r}")
+    return entries
+
+
+def share(value, name):
+    """The decimal that is written as a share of the weights: float32(0.29) is 0.29."""
+    if isinstance(value, bool) or not 0 <= nonnegative(value, name) <= 1:
+        raise ValueError(f"{name} is a share of the weights, at most 1, not {value!r}")
+    return float(Fraction(str(value)))
+
+
+def axis_number(value, name):
+    """`value` as an int, which may count from the end."""
+    return whole(value, name, least=-math.inf)
+
+
+def axis_of(w, axis):
+    """The axis of w, counted from the start."""
+    number = axis_number(axis, "axis")
+    if not -w.ndim <= number < w.ndim:
+        raise ValueError(f"axis must be one of the {w.ndim} axes of w, not {axis!r}")
+    return number % w.ndim
+
+
 def flag(value, name):
     """`value` as a bool; a text such as "no" is not one."""
     if value not in (True, False):
@@ -99,11 +139,19 @@ def moderate(w):
     return x / scale, scale
 
 
+def common_scale(arrays):
+    """The s of `moderate` for all the arrays together."""
+    largest = [array_namespace(t).max(array_namespace(t).abs(t)) for t in arrays
+               if math.prod(t.shape)]
+    return moderate(array_namespace(*largest).stack(largest))[1] if largest else 1.0
+
+
 def one_of(value, name, known):
     """`value`, one of the known texts (or numbers)."""
-    if value not in list(known):
-        raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
-    return value
+    for one in known:
+        if isinstance(value, (str, numbers.Number)) and one == value:
+            return one  # a plain one, where the value is a NumPy scalar
+    raise ValueError(f"{name} must be {' or '.join(map(repr, known))}, not {value!r}")
 
 
 def did_you_mean(name, known):
@@ -111,3 +159,62 @@ def did_you_mean(name, known):
     near = difflib.get_close_matches(str(name).lower(), known, n=1)
     return (f"; known: {', '.join(known)}" if len(known) <= 12 or not near else "") + (
         f"; did you mean {near[0]!r}?" if near else "")
+
+
+DTYPES = ("float16", "bfloat16", *(f"int{bits}" for bits in range(2, 9)))  # of round_to
+CHECKS: dict[str, Callable] = {  # of the fields of compressions: (value, name) -> plain value
+    "k": partial(whole, least=1), "codebook": ascending, "scale": flag, "c": whole,
+    "dtype": partial(one_of, known=DTYPES),
+    "kappa": whole, "keep": share, "radius": nonnegative, "alpha": nonnegative,
+    "norm": partial(one_of, known=(0, 1)), "groups": whole, "axis": axis_number,
+    "rank": whole, "scheme": partial(one_of, known=(1, 2)), "positions": partial(whole, least=1),
+    "cost": partial(one_of, known=("storage", "flops")),
+    "solver": partial(one_of, known=("auto", "exact", "alternate")), "restarts": flag,
+    "cycles": partial(whole, least=1), "tol": nonnegative,
+}
+
+
+def checked(**fields):
+    """The fields of a compression that are not None, checked and as plain values."""
+    return {name: CHECKS[name](value, name) for name, value in fields.items()
+            if value is not None and name in CHECKS}
+
+
+def exactly_one(kind, **fields):
+    """The name of the only field that is not None."""
+    given = [name for name, value in fields.items() if value is not None]
+    if len(given) != 1:
+        raise ValueError(f"{kind} needs exactly one of {', '.join(fields)}; given: "
+                         f"{', '.join(given) or 'none'}")
+    return given[0]
+
+
+def disjoint_tasks(params, tasks):
+    """Raise ValueError unless the tasks are of tensors of params, each in one task, all finite."""
+    if not tasks:
+        raise ValueError("no tasks: name at least one tensor to compress")
+    taken: dict[str, int] = {}
+    for i, task in enumerate(tasks):
+        if not (hasattr(task, "names") and hasattr(task, "compression")):
+            raise ValueError(f"task {i} must be a Task, not {task!r}")
+        for name in task.names:
+            if name not in params:
+                raise ValueError(f"task {i}: no tensor {name!r}{did_you_mean(name, params)}")
+            if name in taken:
+                raise ValueError(f"tasks {taken[name]} and {i} both hold {name!r}; two tasks may "
+                                 "not share a tensor")
+            taken[name] = i
+    for name, tensor in params.items():
+        real_array(tensor, name)
+
+
+def l_step_answer(answer, before):
+    """The (params, state) of an L step, with the tensors it was given, all finite."""
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], dict)):
+        raise ValueError("an L step must return (params, state), params a dict")
+    params, state = answer
+    for name, tensor in before.items():
+        if name not in params or tuple(params[name].shape) != tuple(tensor.shape):
+            raise ValueError(f"the L step must return {name!r} with shape {tuple(tensor.shape)}")
+        real_array(params[name], f"{name!r} as the L step returned it")
+    return params, state

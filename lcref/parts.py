@@ -26,36 +26,49 @@ def size(array: Array) -> int:
     return math.prod(array.shape)
 
 
+def leaves(tree: Any) -> list[Any]:
+    """The arrays (or parts) of one array, of a list or of a dict of them."""
+    if isinstance(tree, dict):
+        return list(tree.values())
+    return list(tree) if isinstance(tree, list) else [tree]
+
+
 @dataclass(frozen=True)
 class Layout:
-    """Several tensors laid end to end as one vector, in the order of `names`."""
+    """Several tensors laid end to end as one vector: of a dict by `names`, or of a list."""
 
-    names: tuple[str, ...]
+    names: tuple[str, ...] | None
     shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, tensors):
-        """The layout of a dict of arrays of one dtype."""
-        if len({str(t.dtype) for t in tensors.values()}) > 1:
+        """The layout of a dict or list of arrays, at least one, of one dtype."""
+        names = tuple(tensors) if isinstance(tensors, dict) else None
+        arrays = leaves(tensors)
+        if not arrays:
+            raise ValueError("no tensors to project")
+        if len({str(t.dtype) for t in arrays}) > 1:
             raise ValueError("tensors that are compressed together must have one dtype, not " +
-                             ", ".join(f"{name} {t.dtype}" for name, t in tensors.items()))
-        return cls(tuple(tensors), tuple(tuple(t.shape) for t in tensors.values()))
+                             ", ".join(f"{name} {t.dtype}" for name, t
+                                       in zip(names or range(len(arrays)), arrays)))
+        return cls(names, tuple(tuple(t.shape) for t in arrays))
 
     @property
     def offsets(self) -> tuple[int, ...]:
         """Where each tensor starts in the vector, and at the end its length."""
         return (0, *itertools.accumulate(math.prod(s) for s in self.shapes))
 
-    def join(self, tensors: dict[str, Array]) -> Array:
-        """Dict of arrays -> vector."""
-        xp = array_namespace(*tensors.values())
-        return xp.concat([xp.reshape(tensors[name], (-1,)) for name in self.names])
+    def join(self, tensors: Any) -> Array:
+        """Dict or list of arrays -> vector."""
+        xp = array_namespace(*leaves(tensors))
+        return xp.concat([xp.reshape(t, (-1,)) for t in leaves(tensors)])
 
-    def split(self, vector: Array) -> dict[str, Array]:
-        """Vector -> dict of arrays."""
+    def split(self, vector: Array) -> Any:
+        """Vector -> dict or list of arrays."""
         xp, ends = array_namespace(vector), self.offsets
-        return {name: xp.reshape(vector[ends[i]:ends[i + 1]], self.shapes[i])
-                for i, name in enumerate(self.names)}
+        arrays = [xp.reshape(vector[start:end], shape)
+                  for start, end, shape in zip(ends, ends[1:], self.shapes)]
+        return arrays if self.names is None else dict(zip(self.names, arrays))
 
 
 class Part(ABC):
@@ -71,7 +84,7 @@ class Part(ABC):
 
     @abstractmethod
     def decompress(self) -> Any:
-        """Δ(θ): an array in the shape and dtype of w, or a dict of them for several tensors."""
+        """Δ(θ): an array in the shape and dtype of w, or a dict or list of several tensors."""
 
     @abstractmethod
     def _bits(self, width):
@@ -116,26 +129,33 @@ class Codebook(Part):
 
 @dataclass(frozen=True, eq=False)
 class Sparse(Part):
-    """All weights are zero but a few: Δ(θ)[indices_j] = values_j, in the flattened array."""
+    """All weights are zero but a few: Δ(θ)[indices_j] = values_j, in the flattened array.
+
+    With an axis, all slices are zero but a few: slice indices_j of Δ(θ) is slice j of values.
+    """
 
     indices: Array  # (nnz,), int64, ascending
-    values: Array  # (nnz,), w's dtype
+    values: Array  # (nnz,), w's dtype; with an axis w's shape, but nnz slices along it
     shape: tuple[int, ...]
     layout: Layout | None = None
+    axis: int | None = None
 
     @property
     def is_zero(self):
-        return size(self.values) == 0
+        return size(self.indices) == 0
 
     def decompress(self):
-        xp, n = array_namespace(self.values), math.prod(self.shape)
-        dense = xp.zeros(n, dtype=self.values.dtype, device=device(self.values))
+        xp, axis, here = array_namespace(self.values), self.axis or 0, device(self.values)
+        shape = (math.prod(self.shape),) if self.axis is None else self.shape
+        dense = xp.zeros(shape, dtype=self.values.dtype, device=here)
         if is_numpy_array(self.values):
-            dense[self.indices] = self.values
+            dense[(slice(None),) * axis + (self.indices,)] = self.values
         elif not self.is_zero:  # the standard has no scatter: every position looks itself up
-            here = xp.arange(n, dtype=self.indices.dtype, device=device(self.values))
-            j = xp.clip(xp.searchsorted(self.indices, here), max=size(self.values) - 1)
-            dense = xp.where(xp.take(self.indices, j) == here, xp.take(self.values, j), dense)
+            every = xp.arange(shape[axis], dtype=self.indices.dtype, device=here)
+            j = xp.clip(xp.searchsorted(self.indices, every), max=size(self.indices) - 1)
+            along = tuple(-1 if a == axis else 1 for a in range(len(shape)))
+            kept = xp.reshape(xp.take(self.indices, j) == every, along)
+            dense = xp.where(kept, xp.take(self.values, j, axis=axis), dense)
         return _laid_out(xp.reshape(dense, self.shape), self.layout)
 
     def _bits(self, width):
@@ -155,34 +175,6 @@ def position_bits(indices: Array) -> int:
     longest = int(xp.max(zeros_before))
     return min(b * (nnz + int(xp.sum(zeros_before // (2**b - 1))))
                for b in range(1, longest.bit_length() + 2))
-
-
-@dataclass(frozen=True, eq=False)
-class Slices(Part):
-    """All slices along an axis are zero but a few: slice indices_j of Δ(θ) is slice j of values."""
-
-    indices: Array  # (kept,), int64, ascending
-    values: Array  # w's shape, but `kept` slices along the axis
-    shape: tuple[int, ...]
-    axis: int
-
-    @property
-    def is_zero(self):
-        return size(self.indices) == 0
-
-    def decompress(self):
-        xp, n, here = array_namespace(self.values), self.shape[self.axis], device(self.values)
-        dense = xp.zeros(self.shape, dtype=self.values.dtype, device=here)
-        if self.is_zero:
-            return dense
-        every = xp.arange(n, dtype=self.indices.dtype, device=here)
-        j = xp.clip(xp.searchsorted(self.indices, every), max=size(self.indices) - 1)
-        kept = xp.take(self.indices, j) == every
-        along = tuple(n if axis == self.axis else 1 for axis in range(len(self.shape)))
-        return xp.where(xp.reshape(kept, along), xp.take(self.values, j, axis=self.axis), dense)
-
-    def _bits(self, width):
-        return size(self.values) * width + position_bits(self.indices)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,26 +218,26 @@ class Dense(Part):
 
 @dataclass(frozen=True, eq=False)
 class ByTensor(Part):
-    """One part for each tensor, by name: a codebook a layer, a low-rank matrix a layer."""
+    """One part for each tensor of a dict or list: a codebook a layer, a matrix a layer."""
 
-    parts: dict[str, Part]
+    parts: dict[str, Part] | list[Part]
     status: str = field(init=False)  # the weakest of them
     gap: float = field(init=False)  # their sum
 
     def __post_init__(self):
-        weakest = max((part.status for part in self.parts.values()), key=STATUSES.index)
+        weakest = max((part.status for part in leaves(self.parts)), key=STATUSES.index)
         object.__setattr__(self, "status", weakest)
-        object.__setattr__(self, "gap", sum(part.gap for part in self.parts.values()))
+        object.__setattr__(self, "gap", sum(part.gap for part in leaves(self.parts)))
 
     @property
     def is_zero(self):
-        return all(part.is_zero for part in self.parts.values())
+        return all(part.is_zero for part in leaves(self.parts))
 
     def decompress(self):
-        return {name: part.decompress() for name, part in self.parts.items()}
+        return combine(lambda part: part.decompress(), self.parts)
 
     def _bits(self, width):
-        return sum(part._bits(width) for part in self.parts.values())
+        return sum(part._bits(width) for part in leaves(self.parts))
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,21 +262,24 @@ class Sum(Part):
     def decompress(self):
         # A zero part is left out, so that a sum with one live part equals it to the sign of zero.
         live = [part for part in self.parts if not part.is_zero] or self.parts[:1]
-        return add([part.decompress() for part in live])
+        total = add([part.decompress() for part in live])
+        return combine(lambda t: array_namespace(t).asarray(t), total)  # 0-d arrays add to scalars
 
     def _bits(self, width):
         return sum(part._bits(width) for part in self.parts)
 
 
 def combine(function: Callable, *terms: Any) -> Any:
-    """The function of arrays, or name by name of dicts of them."""
+    """The function of arrays, or name by name of dicts of them, or one by one of lists."""
     if isinstance(terms[0], dict):
         return {name: function(*(term[name] for term in terms)) for name in terms[0]}
+    if isinstance(terms[0], list):
+        return [function(*term) for term in zip(*terms)]
     return function(*terms)
 
 
 def add(terms: Sequence[Any]) -> Any:
-    """Sum of decompressed parts, left to right: arrays, or dicts of them name by name."""
+    """Sum of decompressed parts, left to right: arrays, or dicts or lists of them."""
     return functools.reduce(functools.partial(combine, operator.add), terms)
 
 

@@ -1,21 +1,27 @@
 """How far above the optimum an objective may lie because of rounding alone."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from array_api_compat import array_namespace
 
-from .inputs import moderate
-from .parts import Array
+from .inputs import common_scale, moderate
+from .parts import Array, leaves, size
 
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
 TINY = 2.0**-1022
 
 
+def wide(x: Array) -> Array:
+    """The array in float64."""
+    return array_namespace(x).astype(x, array_namespace(x).float64)
+
+
 def squared_norm(x: Array) -> float:
     """‖x‖², accumulated in float64, as a Python float."""
-    xp = array_namespace(x)
-    x = xp.astype(x, xp.float64)
-    return float(xp.sum(x * x))
+    x = wide(x)
+    return float(array_namespace(x).sum(x * x))
 
 
 def norm(x: Array) -> float:
@@ -59,8 +65,8 @@ def objective_slack(w: Array, theta: Array, spread: float | None = None,
     if n == 0:
         return 0.0
     limits = xp.finfo(w.dtype)
-    _, s = moderate(xp.stack([xp.max(xp.abs(w)), xp.max(xp.abs(theta))]))
-    x, y = xp.astype(w, xp.float64) / s, xp.astype(theta, xp.float64) / s
+    s = common_scale([w, theta])
+    x, y = wide(w) / s, wide(theta) / s
     spread = squared_norm(x) if spread is None else spread / s / s
     distance = math.sqrt(squared_norm(x - y))
     first_order = 0.0 if stationary else math.sqrt(squared_norm(y)) * distance
@@ -68,3 +74,26 @@ def objective_slack(w: Array, theta: Array, spread: float | None = None,
     half = float(limits.smallest_normal) * float(limits.eps) / 2 / s
     subnormal = n * half**2 + (0.0 if stationary else 2 * half * math.sqrt(n) * distance)
     return (slack(n, float(limits.eps), spread, first_order, largest) + subnormal) * s * s
+
+
+def sum_slack(w: Any, deltas: Sequence[Any], objective: float, unit: float) -> float:
+    """The slack of a sum's objective ‖w − Σ_j Δ_j‖², both in units of unit².
+
+    The residual w − Σ_{j≠i} Δ_j that a part projects is itself rounded to w's dtype. That perturbs
+    its problem by e, abs(e) ≤ u·(abs(w) + Σ abs(Δ_j)), and its optimum by at most 2·⟨e, θ − θ'⟩
+    with ‖θ − θ'‖ up to twice the root of the objective.
+
+    Parameters
+    ----------
+    w : array, or list or dict of arrays
+    deltas : the decompressed parts, each like w
+    objective, unit : float
+    """
+    trees = [leaves(tree) for tree in (w, *deltas)]
+    norms = [math.hypot(*(norm(t) / unit for t in tree)) for tree in trees]
+    largest = max((float(array_namespace(t).max(array_namespace(t).abs(t))) / unit
+                   for tree in trees for t in tree if size(t)), default=0.0)
+    limits = array_namespace(trees[0][0]).finfo(trees[0][0].dtype)
+    n, smallest = sum(map(size, trees[0])), float(limits.smallest_normal * limits.eps) / unit
+    return slack(n, float(limits.eps), sum(v * v for v in norms),
+                 2 * sum(norms) * math.sqrt(objective), largest) + n * smallest**2

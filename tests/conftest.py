@@ -1,16 +1,25 @@
-"""Hypothesis profiles, and the arrays that every numerical test can be run on."""
+"""Hypothesis profiles, the arrays of the numerical tests, and the count of optima compared."""
 
+import datetime
+import json
 import os
+import platform
+import shlex
+from importlib.metadata import version
+from pathlib import Path
 
 import array_api_strict
 import numpy as np
 import pytest
 from hypothesis import settings
 
+import lcref
+
 # Chosen by --hypothesis-profile, else by HYPOTHESIS_PROFILE, else ci where CI is set, else dev.
 settings.register_profile("dev", max_examples=60, deadline=None)
 settings.register_profile("ci", max_examples=60, deadline=None, derandomize=True, database=None)
-settings.register_profile("deep", max_examples=20_000, deadline=None)
+# Of 30,000 small inputs at least 20,000 differ: up to three in ten are drawn again.
+settings.register_profile("deep", max_examples=30_000, deadline=None)
 settings.load_profile(
     os.environ.get("HYPOTHESIS_PROFILE", "ci" if os.environ.get("CI") else "dev")
 )
@@ -30,3 +39,86 @@ def namespaces():
 def place(request):
     """Put a NumPy array where the thing under test should work: `w = place(w)`."""
     return request.param
+
+
+# ---- how many answers were compared with the optimum, and how far above it they were
+
+COUNTS = pytest.StashKey()  # of a dict: name -> row of the table
+COLUMNS = ("float64", "float32", "distinct", "above tolerance", "largest share")
+LEGEND = """
+float64, float32: instances in that dtype whose objective was compared with the exact optimum
+distinct: how many of them differ from one another in w or in the budget
+above tolerance: how many exceed the optimum by more than the tolerance
+largest share: the largest excess over the optimum, divided by the tolerance"""
+
+
+def pytest_addoption(parser):
+    parser.addoption("--counts", metavar="FILE", type=Path, help="write the table of answers "
+                     "compared with the optimum as JSON, with command, date and versions")
+
+
+def pytest_configure(config):
+    config.stash[COUNTS] = {}
+
+
+@pytest.fixture(scope="session")
+def count(pytestconfig):
+    """Count one answer before it is judged: `count(name, w, budget, gap, tolerance)`.
+
+    The gap is the objective minus the exact optimum; w is an array, or a list of arrays of one
+    dtype. Every call counts, so where Hypothesis shrinks a failure its attempts count too.
+    """
+    seen = set()
+
+    def add(name, w, budget, gap, tolerance):
+        arrays = w if isinstance(w, (list, tuple)) else [w]
+        instance = hash((name, repr(budget), *((str(x.dtype), x.shape, x.tobytes())
+                                               for x in arrays)))
+        share = gap / tolerance if tolerance else gap * 10**9
+        row = pytestconfig.stash[COUNTS].setdefault(name, dict.fromkeys(COLUMNS, 0))
+        row[str(arrays[0].dtype)] += 1
+        row["distinct"] += instance not in seen
+        row["above tolerance"] += not gap <= tolerance
+        row["largest share"] = max(row["largest share"], float(min(share, 10**9)))
+        seen.add(instance)
+
+    return add
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Add the rows of a pytest-xdist worker to those of the process that prints them."""
+    rows = node.config.stash[COUNTS]
+    for name, new in getattr(node, "workeroutput", {}).pop("counts", {}).items():
+        old = rows.get(name, dict.fromkeys(COLUMNS, 0))
+        rows[name] = {column: max(old[column], new[column]) if column == "largest share"
+                      else old[column] + new[column] for column in COLUMNS}
+
+
+def pytest_sessionfinish(session):
+    config = session.config
+    if hasattr(config, "workeroutput"):  # this is a worker of pytest-xdist
+        config.workeroutput["counts"] = config.stash[COUNTS]
+    elif config.option.counts:
+        packages, rows = ("numpy", "scipy", "hypothesis", "pytest"), config.stash[COUNTS]
+        config.option.counts.write_text(json.dumps({
+            "command": shlex.join(["python", "-m", "pytest", *config.invocation_params.args]),
+            "date": datetime.date.today().isoformat(),
+            "versions": {"python": platform.python_version(), "lcref": lcref.__version__,
+                         **{name: version(name) for name in packages}},
+            "columns": LEGEND.strip().splitlines(), "rows": dict(sorted(rows.items()))},
+            indent=1) + "\n")
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    rows = config.stash[COUNTS]
+    if not rows or config.get_verbosity() < 0:
+        return
+    terminalreporter.section("answers compared with the optimum")
+    width = max(map(len, rows))
+    line = "{:<{}}  {:>8}  {:>8}  {:>8}  {:>15}  {:>13}"
+    terminalreporter.line(line.format("projection", width, *COLUMNS))
+    for name, row in sorted(rows.items()):
+        cells = [f"{row[c]:.2g}" if c == "largest share" else f"{row[c]:,}" for c in COLUMNS]
+        terminalreporter.line(line.format(name, width, *cells))
+    terminalreporter.line(LEGEND)

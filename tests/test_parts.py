@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcref.parts import (ByTensor, Codebook, Dense, Layout, LowRank, Slices, Sparse, Sum,
-                         position_bits, storage_bits)
+from lcref.parts import (ByTensor, Codebook, Dense, Layout, LowRank, Sparse, Sum, add, combine,
+                         leaves, position_bits, storage_bits)
 
 TWO = Layout(("a", "b"), ((2, 2), (3,)))  # a vector of 4 + 3
+LIST = Layout(None, TWO.shapes)  # the same of a list
 
 
 def codebook(codes, entries, **options):
@@ -25,8 +26,8 @@ def sparse(indices, values, shape, **options):
 
 
 def slices(indices, values, shape, axis):
-    return Slices(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64), shape,
-                  axis)
+    return Sparse(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64), shape,
+                  axis=axis)
 
 
 def low_rank(left, right, shape):
@@ -41,11 +42,13 @@ def on_host(x):
 
 
 def equal(found, expected):
-    """The same arrays, in the same shapes, or the same dicts of them in the same order."""
-    if isinstance(expected, dict):
-        assert list(found) == list(expected)
-        for name in expected:
-            equal(found[name], expected[name])
+    """The same arrays, in the same shapes, or the same lists or dicts of them in the same order."""
+    if isinstance(expected, (dict, list)):
+        assert type(found) is type(expected)
+        assert len(found) == len(expected)
+        for one, other in zip(leaves(found), leaves(expected)):
+            equal(one, other)
+        assert not isinstance(found, dict) or list(found) == list(expected)
     else:
         np.testing.assert_array_equal(on_host(found), np.asarray(expected), strict=True)
 
@@ -92,6 +95,21 @@ DECOMPRESSED = {
         Sum((ByTensor({"a": codebook([[1, 0], [0, 0]], [3, 4]), "b": codebook([0, 0, 1], [0, 9])}),
              sparse([0, 6], [0.5, -9], (7,), layout=TWO)), "exact", 0.0),
         {"a": np.array([[4.5, 3], [3, 3]]), "b": np.array([0.0, 0, 0])}),
+    "a codebook of a list of arrays is split": (
+        codebook([0, 1, 1, 0, 1, 0, 0], [-2, 3], layout=LIST),
+        [np.array([[-2.0, 3], [3, -2]]), np.array([3.0, -2, -2])]),
+    "corrections of a list of arrays are split": (
+        sparse([1, 6], [5, -8], (7,), layout=LIST),
+        [np.array([[0.0, 5], [0, 0]]), np.array([0, 0, -8.0])]),
+    "dense weights of a list of one array are a list": (
+        Dense(np.arange(3.0), Layout(None, ((3,),))), [np.array([0.0, 1, 2])]),
+    "a part an array is a list of them": (
+        ByTensor([slices([1], [[5, 6]], (2, 2), 0), sparse([1], [2], (2,))]),
+        [np.array([[0.0, 0], [5, 6]]), np.array([0.0, 2])]),
+    "a sum of lists of arrays adds them one by one": (
+        Sum((ByTensor([codebook([[1, 0], [0, 0]], [3, 4]), codebook([0, 0, 1], [0, 9])]),
+             sparse([0, 6], [0.5, -9], (7,), layout=LIST)), "exact", 0.0),
+        [np.array([[4.5, 3], [3, 3]]), np.array([0.0, 0, 0])]),
 }
 
 
@@ -99,7 +117,7 @@ def placed(part, place):
     """The same part with its arrays moved to another place."""
     kind, arrays = type(part), vars(part)
     if kind is ByTensor:
-        return ByTensor({name: placed(p, place) for name, p in part.parts.items()})
+        return ByTensor(combine(lambda p: placed(p, place), part.parts))
     if kind is Sum:
         return Sum(tuple(placed(p, place) for p in part.parts), part.status, part.gap)
     return kind(**{k: place(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()})
@@ -108,8 +126,8 @@ def placed(part, place):
 @pytest.mark.parametrize("example", DECOMPRESSED)
 def test_decompressing_is_the_hand_worked(example, place):
     part, expected = DECOMPRESSED[example]
-    equal(placed(part, place).decompress(),
-          expected if isinstance(expected, dict) else np.asarray(expected))
+    several = isinstance(expected, dict) or isinstance(expected[0], np.ndarray)
+    equal(placed(part, place).decompress(), expected if several else np.asarray(expected))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -118,7 +136,7 @@ def test_decompressing_keeps_the_dtype(example, dtype, place):
     part, _ = DECOMPRESSED[example]
     delta = placed(part, lambda x: place(x.astype(dtype) if x.dtype.kind == "f" else x))
     delta = delta.decompress()
-    for dense in delta.values() if isinstance(delta, dict) else [delta]:
+    for dense in leaves(delta):
         assert on_host(dense).dtype == dtype
 
 
@@ -148,6 +166,33 @@ def test_tensors_joined_and_split_are_themselves(shapes):
     equal(layout.join(tensors), np.arange(sum(sizes)) * 1.0)  # end to end, in the order of names
     equal(layout.split(layout.join(tensors)), tensors)
     assert layout.offsets == (0, *ends)
+    listed = Layout.of(list(tensors.values()))
+    equal(listed.split(listed.join(list(tensors.values()))), list(tensors.values()))
+
+
+def test_tensors_of_several_dtypes_have_no_layout():
+    arrays = [np.zeros(2, dtype=np.float32), np.zeros(2)]
+    for tensors, names in ((arrays, "0 float32, 1 float64"),
+                           (dict(zip("ab", arrays)), "a float32, b float64")):
+        with pytest.raises(ValueError, match=f"one dtype, not {names}"):
+            Layout.of(tensors)
+
+
+@pytest.mark.parametrize("nothing", [{}, []])
+def test_no_tensors_have_no_layout(nothing):
+    with pytest.raises(ValueError, match="no tensors"):
+        Layout.of(nothing)
+
+
+@pytest.mark.parametrize("make, kind", [(lambda *arrays: arrays[0], None), (lambda *a: [*a], list),
+                                        (lambda *a: dict(zip("ba", a)), dict)])
+def test_arrays_are_combined_and_added_one_by_one_in_their_order(make, kind):
+    x, y, z = (make(np.array([1.0, i]), np.array([[10.0 * i]])) for i in (1, 2, 4))
+    count = 2 if kind else 1
+    equal(combine(lambda a, b: a - b, z, y),
+          make(np.array([0.0, 2]), np.array([[20.0]])))
+    equal(add([x, y, z]), make(np.array([3.0, 7]), np.array([[70.0]])))
+    equal(leaves(x), [np.array([1.0, 1]), np.array([[10.0]])][:count])
 
 
 def test_the_status_of_a_part_a_tensor_is_the_weakest_of_them():
@@ -164,7 +209,14 @@ def test_the_status_of_a_part_a_tensor_is_the_weakest_of_them():
 def test_the_gap_of_a_part_a_tensor_is_the_sum_of_the_gaps():
     zero = sparse([], [], (1,))
     parts = {gap: Sum((zero, zero), "certified", gap) for gap in (0.5, 0.25)}
-    assert ByTensor(parts).gap == 0.75
+    assert ByTensor(parts).gap == ByTensor(list(parts.values())).gap == 0.75
+
+
+def test_a_part_a_tensor_is_zero_where_all_of_them_are():
+    zero, one = sparse([], [], (1,)), sparse([0], [1], (1,))
+    for make in (list, lambda parts: dict(enumerate(parts))):
+        assert ByTensor(make([zero, zero])).is_zero
+        assert not ByTensor(make([zero, one])).is_zero
 
 
 # ---- bits
@@ -277,6 +329,7 @@ def test_a_sum_and_a_part_a_tensor_cost_all_their_parts():
     # 3 codes and 2 entries; one value at half precision and its position in 1 bit
     assert Sum((bit, corrections), "exact", 0.0).bits("float16") == (3 + 64) + (16 + 1)
     assert ByTensor({"a": bit, "b": corrections}).bits("float16") == (3 + 64) + (16 + 1)
+    assert ByTensor([bit, corrections]).bits("float16") == (3 + 64) + (16 + 1)
 
 
 def test_untouched_tensors_count_in_full_in_every_convention():

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from array_api_compat import array_namespace, device
 
-from ..inputs import moderate, nonnegative, one_of, positive, real_array, whole
+from ..inputs import moderate, one_of, real_array, root_of_price, whole
 from ..parts import Array, LowRank
 
 
@@ -106,13 +106,13 @@ def rank_selection(w: Array, alpha: float, mu: float,
     -----
     O(m n min(m, n)), one decomposition. Idelbayev and Carreira-Perpiñán, CVPR 2020, pp. 8046-8056.
     """
-    xp, price = _matrix(w), 2 * nonnegative(alpha, "alpha") / positive(mu, "mu")
+    xp, worth = _matrix(w), root_of_price(alpha, mu)
     x, scale = moderate(w)
     u, s, vt = xp.linalg.svd(x, full_matrices=False)
-    charge = _rank_cost(cost, sum(w.shape), whole(positions, "positions", least=1))
+    charge = rank_cost(cost, sum(w.shape), whole(positions, "positions", least=1))
     costs = [charge(r) for r in range(min(w.shape) + 1)]
     tails = xp.cumulative_sum(xp.flip(s * s), include_initial=True)  # of Σ_{i>r} σ_i², r descending
-    prices = [price * cost / scale / scale if price and cost else 0.0 for cost in costs]
+    prices = [worth / scale * (worth / scale) * cost if cost else 0.0 for cost in costs]
     totals = [float(tails[len(prices) - 1 - r]) + price for r, price in enumerate(prices)]
     rank = totals.index(min(totals))
     left, right = (_whole_matrix(w) if rank == min(w.shape)
@@ -120,7 +120,7 @@ def rank_selection(w: Array, alpha: float, mu: float,
     return LowRank(xp.astype(left, w.dtype), xp.astype(right, w.dtype), tuple(w.shape))
 
 
-def _rank_cost(cost, sides, positions):
+def rank_cost(cost, sides, positions):
     """cost(r) as a function."""
     if callable(cost):
         return cost

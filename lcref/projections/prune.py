@@ -2,8 +2,10 @@
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import moderate, nonnegative, positive, real_array, root_of_price, whole
-from ..parts import Array, Slices, Sparse, size
+from ..inputs import (axis_of, common_scale, moderate, nonnegative, positive, real_array,
+                      root_of_price, whole)
+from ..parts import Array, Layout, Sparse, combine, size
+from ..tolerance import wide
 
 
 def l0_ball(w: Array, kappa: int) -> Sparse:
@@ -189,7 +191,7 @@ def l1_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     return Sparse(kept, values, tuple(w.shape))
 
 
-def group_l0_ball(w: Array, kappa: int, axis: int) -> Slices:
+def group_l0_ball(w: Array, kappa: int, axis: int) -> Sparse:
     """Project onto the arrays with at most kappa nonzero slices along an axis.
 
         min over θ of ‖w − θ‖²   subject to   at most κ of the w.take(i, axis) nonzero
@@ -206,8 +208,8 @@ def group_l0_ball(w: Array, kappa: int, axis: int) -> Slices:
 
     Returns
     -------
-    Slices
-        min(κ, w.shape[axis]) slices, in w's shape and dtype.
+    Sparse
+        With the axis: min(κ, w.shape[axis]) slices, in w's shape and dtype.
 
     Raises
     ------
@@ -220,11 +222,24 @@ def group_l0_ball(w: Array, kappa: int, axis: int) -> Slices:
     O(n).
     """
     xp, kappa = real_array(w), whole(kappa, "kappa")
-    axis = whole(axis, f"axis (w has {w.ndim} axes)", least=-w.ndim)
-    if axis >= w.ndim:
-        raise ValueError(f"axis must be one of the {w.ndim} axes of w, not {axis!r}")
-    axis %= w.ndim
-    x, _ = moderate(w)
-    norms = xp.sum(x * x, axis=tuple(a for a in range(w.ndim) if a != axis))
-    kept = _largest(norms, min(kappa, w.shape[axis]))
-    return Slices(kept, xp.take(w, kept, axis=axis), tuple(w.shape), axis)
+    axis = axis_of(w, axis)
+    kept = _largest(_slice_norms(w, axis, moderate(w)[1]), min(kappa, w.shape[axis]))
+    return Sparse(kept, xp.take(w, kept, axis=axis), tuple(w.shape), axis=axis)
+
+
+def _slice_norms(w, axis, unit):
+    """‖w.take(i, axis)‖² for every i, in units of unit²."""
+    x = wide(w) / unit
+    others = tuple(a for a in range(w.ndim) if a != axis % w.ndim)
+    return array_namespace(w).sum(x * x, axis=others)
+
+
+def share_slices(tensors: dict[str, Array], kappa: int, axis: int) -> dict[str, int]:
+    """How many slices each tensor has among the kappa of largest norm over all tensors."""
+    Layout.of(tensors)  # of one dtype
+    unit = common_scale(tensors.values())
+    norms = combine(lambda tensor: _slice_norms(tensor, axis, unit), tensors)
+    layout = Layout.of(norms)
+    kept = _largest(layout.join(norms), min(kappa, layout.offsets[-1]))
+    ends = [int(array_namespace(kept).sum(wide(kept < end))) for end in layout.offsets]
+    return {name: b - a for name, a, b in zip(tensors, ends, ends[1:])}

@@ -1,13 +1,14 @@
 """Projections onto codebooks: every weight becomes one of a few values."""
 
+from collections.abc import Callable, Sequence
+
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import flag, moderate, one_of, real_array, strictly_ascending, whole
+from ..inputs import DTYPES, flag, moderate, one_of, real_array, strictly_ascending, whole
 from ..parts import Array, Codebook, Dense, size
 
 
 FLOATS = {"float16": (11, -14), "bfloat16": (8, -126)}  # digits, least normal exponent
-INTEGERS = {f"int{bits}": bits for bits in range(2, 9)}
 
 
 def _codebook(codes, entries, w, stored):
@@ -52,10 +53,10 @@ def nearest(w: Array, codebook: Array) -> Codebook:
     entries = strictly_ascending(codebook, w)
     near_1, scale = moderate(entries)  # the midpoints of subnormal numbers are exact too
     x = xp.clip(xp.reshape(xp.astype(w, xp.float64), (-1,)), float(entries[0]), float(entries[-1]))
-    return _codebook(_nearest_codes(x / scale, near_1), entries, w, "fixed")
+    return _codebook(nearest_codes(x / scale, near_1), entries, w, "fixed")
 
 
-def _nearest_codes(x, entries):
+def nearest_codes(x, entries):
     """Index of the nearest entry; at a midpoint the smaller magnitude, then the smaller entry."""
     xp = array_namespace(x)
     below, above = entries[:-1], entries[1:]
@@ -96,8 +97,13 @@ def powers_of_two(w: Array, c: int) -> Codebook:
     c, limits = whole(c, "c"), real_array(w).finfo(w.dtype)
     if 2.0**-min(c, 1100) < float(limits.smallest_normal) * float(limits.eps):
         raise ValueError(f"c must leave 2^-c distinct from zero in {w.dtype}, not {c}")
+    return nearest(w, signed_powers(c))
+
+
+def signed_powers(c: int) -> list[float]:
+    """0 and ±2⁻ⁱ for i = 0..c, ascending."""
     powers = [2.0**-i for i in range(c + 1)]
-    return nearest(w, [-p for p in powers] + [0.0] + powers[::-1])
+    return [-p for p in powers] + [0.0] + powers[::-1]
 
 
 def scaled_codebook(w: Array, codebook: Array) -> Codebook:
@@ -138,7 +144,7 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     entries, _ = moderate(strictly_ascending(codebook, w))
     x, scale = moderate(xp.reshape(w, (-1,)))
     levels = _best_scale(x, entries) * entries
-    codes = _nearest_codes(x, levels)
+    codes = nearest_codes(x, levels)
     chosen = xp.take(entries, codes)  # the scale once more, from whole sums
     p, q = float(xp.sum(x * chosen)), float(xp.sum(chosen * chosen))
     limit = float(xp.finfo(w.dtype).max) / scale  # an entry beyond it is not used
@@ -198,8 +204,8 @@ def round_to(w: Array, dtype: str) -> Dense | Codebook:
     x) with t = (2^(53−p) + 1)·x.
     """
     xp = real_array(w)
-    if one_of(dtype, "dtype", [*FLOATS, *INTEGERS]) in INTEGERS:
-        half = 2 ** (INTEGERS[dtype] - 1)
+    if one_of(dtype, "dtype", DTYPES) not in FLOATS:
+        half = 2 ** (int(dtype.removeprefix("int")) - 1)
         return scaled_codebook(w, [float(level) for level in range(-half, half)])
     digits, least = FLOATS[dtype]
     top = min(2.0 ** (1 - least), 2 / float(xp.finfo(w.dtype).smallest_normal))  # power of two
@@ -240,10 +246,15 @@ def binary(w: Array, scale: bool = False) -> Codebook:
     -----
     O(n). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
     """
-    xp, scale = real_array(w), flag(scale, "scale")
-    a = (_mean_magnitude(w, xp.ones_like(w, dtype=xp.bool)) if scale
-         else xp.ones((), dtype=xp.float64, device=device(w)))
-    return _codebook(w >= 0, xp.stack([-a, a]), w, "scaled" if scale else "fixed")
+    xp = real_array(w)
+    if flag(scale, "scale"):
+        return signs(w, _mean_magnitude(w, xp.ones_like(w, dtype=xp.bool)), "scaled")
+    return signs(w, xp.ones((), dtype=xp.float64, device=device(w)), "fixed")
+
+
+def signs(w: Array, a: Array, stored: str) -> Codebook:
+    """a·sgn w with sgn 0 = 1, for a 0-d array a."""
+    return _codebook(w >= 0, array_namespace(a).stack([-a, a]), w, stored)
 
 
 def _mean_magnitude(w, kept):
@@ -353,11 +364,11 @@ def kmeans(w: Array, k: int) -> Codebook:
     if size(starts) > k:
         x, scale = moderate(ordered)
         starts = xp.take(starts, _cluster_cuts(x - xp.mean(x), runs, k))
-        entries = _run_means(x, starts) * scale
+        bounds = [int(i) for i in starts] + [size(w)]
+        entries = run_means(x, list(zip(bounds, bounds[1:]))) * scale
     else:
         entries = xp.take(ordered, starts)
     lowest = xp.take(ordered, starts)
-    entries = _between(entries, lowest, ordered, starts)
     return _codebook(xp.searchsorted(lowest[1:], flat, side="right"), entries, w, "free")
 
 
@@ -369,19 +380,10 @@ def _distinct_runs(ordered):
     return xp.concat([xp.zeros_like(ends), xp.astype(changes, xp.int64), ends])
 
 
-def _run_means(x, starts):
-    """Mean of each run x[starts_j : starts_{j+1}], (k,), centred at its own first entry."""
+def run_means(x: Array, runs: Sequence[tuple[int, int]]) -> Array:
+    """Mean of each run x[i:j] of ascending x, in its range: a constant run keeps its value."""
     xp = array_namespace(x)
-    bounds = [int(i) for i in starts] + [size(x)]
-    return xp.stack([x[a] + xp.mean(x[a:b] - x[a]) for a, b in zip(bounds, bounds[1:])])
-
-
-def _between(entries, lowest, ordered, starts):
-    """Entries in w's dtype and within their clusters: a constant cluster keeps its value."""
-    xp = array_namespace(ordered)
-    last = xp.asarray([size(ordered)], dtype=xp.int64, device=device(ordered))
-    highest = xp.take(ordered, xp.concat([starts[1:], last]) - 1)
-    return xp.minimum(xp.maximum(xp.astype(entries, ordered.dtype), lowest), highest)
+    return xp.stack([xp.clip(x[i] + xp.mean(x[i:j] - x[i]), x[i], x[j - 1]) for i, j in runs])
 
 
 def _cluster_cuts(x, runs, k):
@@ -395,8 +397,14 @@ def _cluster_cuts(x, runs, k):
     counts = xp.astype(runs, xp.float64)
     gain, choices = sums[1:] ** 2 / counts[1:], []  # one cluster; j = 1..d
     for c in range(2, k):
-        gain, choice = _layer(gain, sums, counts, c)
-        choices.append(choice)  # for j = c..d, the best i as an offset from c − 1
+        def saving(i, at, gain=gain, c=c):  # i and j are offsets from c − 1 and c
+            saved = at(sums[c:]) - xp.take(sums[c - 1:], i)
+            saved *= saved
+            saved /= at(counts[c:]) - xp.take(counts[c - 1:], i)
+            saved += xp.take(gain, i)
+            return saved
+        gain, choice = best_starts(saving, sums[c:])
+        choices.append(choice)
     cuts = []
     if k > 1:
         saved = (sums[-1] - sums[k - 1:-1]) ** 2 / (counts[-1] - counts[k - 1:-1])
@@ -406,28 +414,26 @@ def _cluster_cuts(x, runs, k):
     return xp.asarray([0] + cuts[::-1], dtype=xp.int64, device=device(x))
 
 
-def _layer(gain, sums, counts, c):
-    """gain_c(j) and the best i − (c − 1), for j = c..d, by divide and conquer level by level.
+def best_starts(value: Callable, ends: Array) -> tuple[Array, Array]:
+    """max over i ≤ j of value(i, j), and the best i, for every j; by divide and conquer.
 
-    The best i grows with j, so that the middle j of a gap between two solved ones searches only
-    between their best i: O(d) a level, all gaps of a level at once, about log2 d levels.
+    For values whose best i grows with j. The middle j of a gap between two solved ones searches
+    only between their best i: O(m) a level, all gaps of a level at once, about log2 m levels.
+    `value(i, at)` is given the i of many pairs, and `at(x)`, x_j for their j; ends is any (m,).
     """
-    xp, m, here = array_namespace(sums), size(sums) - c, device(sums)
+    xp, m, here = array_namespace(ends), size(ends), device(ends)
     best = xp.zeros(m, dtype=xp.float64, device=here)
     step = 1 << m.bit_length()
     choice = xp.full(step, m - 1, dtype=xp.int64, device=here)  # padded: no solved one above
     while step := step // 2:
-        t = xp.arange(step - 1, m, 2 * step, dtype=xp.int64, device=here)  # j = t + c
+        j = xp.arange(step - 1, m, 2 * step, dtype=xp.int64, device=here)
         above = choice[2 * step - 1::2 * step]
-        first = xp.concat([xp.zeros_like(t[:1]), above])[:size(t)]
-        last = xp.minimum(above[:size(t)], t)
-        lengths = last - first + 1
+        first = xp.concat([xp.zeros_like(j[:1]), above])[:size(j)]
+        lengths = xp.minimum(above[:size(j)], j) - first + 1
         starts = xp.cumulative_sum(lengths) - lengths
-        total = int(xp.sum(lengths))
-        i = xp.arange(total, dtype=xp.int64, device=here) - xp.repeat(starts - first, lengths)
-        saved = xp.repeat(xp.take(sums, t + c), lengths) - xp.take(sums, i + c - 1)
-        width = xp.repeat(xp.take(counts, t + c), lengths) - xp.take(counts, i + c - 1)
-        values = xp.take(gain, i) + saved * saved / width
+        i = xp.arange(int(xp.sum(lengths)), dtype=xp.int64, device=here) - xp.repeat(
+            starts - first, lengths)
+        values = value(i, lambda x: xp.repeat(xp.take(x, j), lengths))
         found = _segment_argmax(values, starts, lengths)
         best[step - 1:m:2 * step] = xp.take(values, found)
         choice[step - 1:m:2 * step] = xp.take(i, found)

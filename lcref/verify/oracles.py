@@ -16,7 +16,7 @@ import struct
 from bisect import bisect_left
 from fractions import Fraction
 from functools import lru_cache
-from itertools import combinations, product
+from itertools import accumulate, combinations, product
 
 import numpy as np
 
@@ -250,6 +250,78 @@ def codebook_l0(w, codebook, kappa):
         return sum((min((Fraction(x) - c) ** 2 for c in entries) for x in kept), Fraction(0))
 
     return corrected(w, kappa, nearest)
+
+
+def shared(curves, kappa):
+    """Search all ways to share κ corrections among arrays, each with a θ of its own.
+
+        f(m) = min over κ_1 + ... + κ_T ≤ m of Σ_t f_t(κ_t)
+
+    Returns the list f(0), .., f(κ). The list curves[t] = [f_t(0), f_t(1), ..] holds one array's
+    least values with at most so many corrections, the last one for all larger numbers too.
+    Exhaustive: every share of the last array is tried with the best of the arrays before it. As
+    exact as the curves.
+    """
+    best = [Fraction(0)] * (kappa + 1)  # best[i]: i corrections for the arrays so far
+    for f in curves:
+        best = [min(best[i - j] + f[j] for j in range(min(i + 1, len(f))))
+                for i in range(kappa + 1)]
+    return best
+
+
+def cost_of_run(x):
+    """Give the function (i, j) → ‖x − mean x‖² · (j − i) of the integers x_i .. x_{j−1}. Exact."""
+    sums = list(accumulate(x, initial=0))
+    squares = list(accumulate((v * v for v in x), initial=0))
+    return lambda i, j: (j - i) * (squares[j] - squares[i]) - (sums[j] - sums[i]) ** 2
+
+
+def kmeans_l0_runs(w, k, kappa):
+    """Solve K-means with 0, 1, .., κ corrections by dynamic programming over the sorted data.
+
+        f(m) = min over θ, s of ‖w − θ − s‖²,   θ has at most k distinct values,   ‖s‖₀ ≤ m
+
+    Returns the list f(0), .., f(min(κ, n)). Exhaustive: every kept value goes to its nearest entry,
+    so clusters do not interleave, and a corrected value between two kept ones of a cluster can
+    change places with the end of the cluster that is farther from the entry, at no cost. So the
+    clusters of some optimum are runs of the sorted data. The last of the first j values is either
+    corrected or the end of a run i .. j−1, for any i: all are tried, O(n² k κ), n up to about 150.
+    Exact, in integers: the least common multiple of 1..n clears the denominators.
+    """
+    x, unit = integers(np.sort(np.ravel(w)))
+    n, cost = len(x), cost_of_run(x)
+    kappa, common = min(kappa, n), math.lcm(*range(1, n + 1))
+    beyond = common * (1 + sum(v * v for v in x))  # more than any clustering costs
+    run = np.zeros((n + 1, n + 1), dtype=object)  # [i, j]: the cost of i .. j−1, none at i = j
+    for i, j in combinations(range(n + 1), 2):
+        run[i, j] = cost(i, j) * (common // (j - i))
+    best = np.full((kappa + 1, n + 1), beyond, dtype=object)  # [m, j]: first j values, m corrected
+    for m in range(kappa + 1):
+        best[m, : m + 1] = 0  # with no cluster
+    for _ in range(min(k, n)):
+        before, best = best, np.empty_like(best)
+        for j in range(n + 1):
+            best[:, j] = np.min(before[:, : j + 1] + run[: j + 1, j], axis=1)
+            if j:
+                best[1:, j] = np.minimum(best[1:, j], best[:-1, j - 1])
+    return [Fraction(value, common) * unit**2 for value in best[:, n]]
+
+
+def scaled_binary_l0_windows(w, kappa):
+    """Solve scaled binary with 0, 1, .., κ corrections by trying all windows of abs(w).
+
+        f(m) = min over θ, s of ‖w − θ − s‖²,   θ ∈ {−a,a}ⁿ, a ≥ 0,   ‖s‖₀ ≤ m
+
+    Returns the list f(0), .., f(min(κ, n)). Exhaustive: with the sign of w_i, θ_i costs
+    (abs(w_i) − a)², so a kept set costs the squared distance of its magnitudes to their mean, which
+    is a feasible a. A corrected magnitude inside the span of the kept ones can change places with
+    the end that is farther from a, at no cost, so some optimum keeps consecutive ones of the
+    sorted magnitudes; all windows of n − m are tried, O(n²). Exact.
+    """
+    x, unit = integers(np.sort(np.abs(np.ravel(w))))
+    n, cost = len(x), cost_of_run(x)
+    least = [min(cost(i, i + n - m) for i in range(m + 1)) for m in range(min(kappa, n) + 1)]
+    return [Fraction(value, max(n - m, 1)) * unit**2 for m, value in enumerate(least)]
 
 
 def l1_ball(w, radius):

@@ -88,7 +88,8 @@ def vectors(draw, max_size=8, shape=None, at_all_scales=True):
 def matrices(draw, max_size=8, at_all_scales=True):
     """Draw one matrix of at most about max_size entries; often of low rank."""
     side = 2 + math.isqrt(max_size) // 2
-    m, n = draw(st.integers(0, side)), draw(st.integers(1, side))
+    m = draw(st.sampled_from([0, *range(1, side + 1)] + 2 * [*range(1, side + 1)]))  # few empty
+    n = draw(st.integers(1, side))
     w = draw(vectors(shape=(m, n), at_all_scales=at_all_scales))
     if m > 1 and draw(st.booleans()):
         w[-1] = w[0]
@@ -449,6 +450,11 @@ PROBLEMS = {
         signs="lines",
     ),
 }
+
+
+def name_of(problem, table=PROBLEMS):
+    """The name of a row of a table of problems."""
+    return next(name for name, other in table.items() if other is problem)
 
 
 # ---- one answer

@@ -3,7 +3,7 @@
 import ast
 import sys
 from fractions import Fraction
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,11 @@ MATRICES = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
         min_size=shape[0],
         max_size=shape[0],
     ).map(np.array)
+)
+ARRAYS = st.builds(  # one, two or three arrays of six numbers at most together, empty ones too
+    lambda w, cuts: [w[i:j] for i, j in zip([0, *sorted(cuts)], [*sorted(cuts), len(w)])],
+    WEIGHTS,
+    st.lists(st.integers(0, 6), max_size=2),
 )
 RATIONALS = st.integers(-40, 40).map(lambda i: Fraction(i, 8))
 
@@ -87,6 +92,15 @@ BY_HAND = [
     (oracles.group_l0_ball, (np.zeros((0, 3)), 1, 0), 0),
     (oracles.rank_selection, ([[5.0, 0.0], [0.0, 1.0]], 1.0, 1.0, lambda r: 2 * r), 1 + 4),
 ]
+CURVES_BY_HAND = [  # with 0, 1, 2, .. corrections
+    (oracles.kmeans_l0_runs, ([5.0, 50.0, 0.0, 7.0, 1.0], 2, 9), [131 * HALF**2, 5 * HALF, HALF]),
+    (oracles.kmeans_l0_runs, ([2.0, 0.0, 2.0, 2.0], 1, 1), [3, 0]),
+    (oracles.kmeans_l0_runs, ([0.0, 9.0, 5.0, 8.0], 1, 2), [49, 26 * THIRD, HALF]),  # 0 first
+    (oracles.kmeans_l0_runs, ([], 2, 3), [0]),
+    (oracles.scaled_binary_l0_windows, ([3.0, -9.0, 0.0, 10.0], 9), [69, 86 * THIRD, HALF]),
+    (oracles.scaled_binary_l0_windows, ([3.0, -9.0, 0.0, 10.0], 0), [69]),
+    (oracles.scaled_binary_l0_windows, ([], 3), [0]),
+]
 FIXED = (oracles.powers_of_two, oracles.round_to)  # sets that do not scale
 
 
@@ -113,6 +127,23 @@ def test_the_oracle_scales_exactly_with_the_square_of_a_power_of_two(oracle, arg
             continue  # {−1, 0, 1} does not scale
         value = oracle(np.array(w) * s, *scaled)
         assert value == oracle(w, *budget) * Fraction(s) ** 2
+
+
+@pytest.mark.parametrize("oracle, arguments, expected", CURVES_BY_HAND)
+@pytest.mark.parametrize("s", [1.0, 2.0**-50, 2.0**500])
+def test_the_oracle_finds_the_curve_worked_by_hand_at_every_scale(oracle, arguments, expected, s):
+    w, *budget = arguments
+    length = min(len(w), budget[-1]) + 1
+    curve = [value * Fraction(s) ** 2 for value in expected] + [0] * (length - len(expected))
+    assert oracle(np.array(w) * s, *budget) == curve
+
+
+def test_corrections_are_shared_by_the_best_split_and_not_greedily():
+    # the one value pays 39.2 for a correction; the other two pay 34.1, then 51.2
+    one, two = [0.0, 0.0, 0.0, 0.0, 7.0], [0.0, 0.0, 0.0, 0.0, 8.0, -8.0]
+    curves = [oracles.scaled_binary_l0_windows(w, 4) for w in (one, two)]
+    first, both = 49 - Fraction(7**2, 5), 128 - Fraction(16**2, 6)
+    assert oracles.shared(curves, 4) == [first + both, both, first, 0, 0]
 
 
 # ---- against each other
@@ -177,6 +208,74 @@ def test_a_sum_with_the_codebook_of_zero_is_the_l0_ball(w, kappa):
 def test_another_correction_never_costs_more(w, kappa):
     assert oracles.kmeans_l0(w, 2, kappa + 1) <= oracles.kmeans_l0(w, 2, kappa)
     assert oracles.scaled_binary_l0(w, kappa + 1) <= oracles.scaled_binary_l0(w, kappa)
+
+
+@given(w=WEIGHTS, k=st.integers(1, 4))
+def test_some_optimal_clusters_are_runs_with_the_corrections_between_them(w, k):
+    search = [oracles.kmeans_l0(w, k, m) for m in range(len(w) + 1)]
+    assert oracles.kmeans_l0_runs(w, k, len(w) + 1) == search
+
+
+@given(w=WEIGHTS)
+def test_some_optimal_kept_set_is_a_window_of_the_magnitudes(w):
+    search = [oracles.scaled_binary_l0(w, m) for m in range(len(w) + 1)]
+    assert oracles.scaled_binary_l0_windows(w, len(w) + 1) == search
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+@pytest.mark.parametrize("kappa", [1, 2, 3])
+def test_the_runs_of_twelve_values_are_as_good_as_all_supports(k, kappa):
+    w = np.random.default_rng(10 * k + kappa).standard_t(2, size=12)
+    search = oracles.corrected(w, kappa, lambda kept: oracles.kmeans_intervals(kept, k))
+    # 4·n·eps in longdouble of the squared distance to the mean, as documented
+    error = 4 * 12 * Fraction(float(np.finfo(np.longdouble).eps)) * norm(w)
+    assert abs(oracles.kmeans_l0_runs(w, k, kappa)[kappa] - search) <= error
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_runs_of_a_hundred_values_without_corrections_are_intervals(k):
+    w = np.random.default_rng(k).standard_t(2, size=100)
+    (optimum,) = oracles.kmeans_l0_runs(w, k, 0)
+    # 4·n·eps in longdouble of the squared distance to the mean, as documented
+    error = 4 * 100 * Fraction(float(np.finfo(np.longdouble).eps)) * norm(w)
+    assert abs(optimum - oracles.kmeans_intervals(w, k)) <= error
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy"])
+def test_one_run_of_the_magnitudes_is_a_window(draw):
+    w = getattr(np.random.default_rng(0), draw)(size=60)
+    assert oracles.scaled_binary_l0_windows(w, 20) == oracles.kmeans_l0_runs(np.abs(w), 1, 20)
+
+
+@pytest.mark.parametrize("draw", ["standard_normal", "standard_cauchy"])
+@pytest.mark.parametrize("k", [2, 4])
+def test_no_choice_of_entries_beats_the_runs_of_a_hundred_values(draw, k):
+    rng = np.random.default_rng(k)
+    w = getattr(rng, draw)(size=100)
+    curve = oracles.kmeans_l0_runs(w, k, 30)
+    for _ in range(100):  # any entries, then the largest residuals are corrected
+        cost = np.sort(np.min((w[:, None] - rng.choice(w, size=k)) ** 2, axis=1))
+        # the costs and their sum are rounded in float64
+        assert all(f <= np.sum(cost[: 100 - m]) * (1 + 1e-13) for m, f in enumerate(curve))
+
+
+@given(arrays=ARRAYS, k=st.integers(1, 3), kappa=st.integers(0, 7))
+def test_sharing_corrections_is_choosing_a_support_of_all_arrays_at_once(arrays, k, kappa):
+    curves = [[oracles.kmeans_l0(w, k, m) for m in range(len(w) + 1)] for w in arrays]
+    places = [(t, x) for t, w in enumerate(arrays) for x in w]
+    search = min(
+        sum(oracles.kmeans([x for t, x in kept if t == array], k) for array in range(len(arrays)))
+        for kept in combinations(places, max(len(places) - kappa, 0))
+    )
+    assert oracles.shared(curves, kappa)[kappa] == search
+
+
+@given(arrays=ARRAYS, kappa=st.integers(0, 7))
+def test_arrays_with_one_given_codebook_share_corrections_as_one_array(arrays, kappa):
+    book = [-1.0, 0.5, 2.0]
+    curves = [[oracles.codebook_l0(w, book, m) for m in range(kappa + 1)] for w in arrays]
+    joined = [oracles.codebook_l0(sum(arrays, []), book, m) for m in range(kappa + 1)]
+    assert oracles.shared(curves, kappa) == joined
 
 
 # ---- no feasible point is better: candidates drawn at random, then the best of a fine grid
