@@ -17,6 +17,7 @@ from tqdm import tqdm
 from . import __version__, data, lc, nets
 from .cli import COMPRESSION
 from .compressions import Each, LowRank, Prune, Task
+from .inputs import disjoint_tasks
 from .lsteps import SGD
 from .nets.checkpoints import read_npz
 from .parts import Sparse, size
@@ -88,7 +89,7 @@ def _prepare(args):
     params = _weights(args.reference, net) if args.reference else net.init(
         np.random.default_rng(args.seed))
     tasks = tasks or (Task(tuple(net.weights), compression),)
-    lc.check(params, tasks)
+    disjoint_tasks(params, tasks)
     for task in tasks:
         check_budget(task.compression, {name: params[name] for name in task.names})
     return _with_training(args, dataset, net, params, tasks, schedule)
@@ -117,17 +118,36 @@ def check_budget(compression, tensors):
     if isinstance(compression, Each):
         for name, tensor in tensors.items():
             check_budget(compression.inner, {name: tensor})
-    n = sum(map(size, tensors.values()))
-    if isinstance(compression, Prune) and (compression.kappa or 0) > n:
-        raise ValueError(f"kappa={compression.kappa} is more than the {n} weights of the task")
+    if isinstance(compression, Prune):
+        _check_prune(compression, tensors)
     if isinstance(compression, LowRank):
         for name, tensor in tensors.items():
-            if tensor.ndim not in (2, 4):
-                raise ValueError(f"low rank needs 2 axes or 4; {name} has {tensor.ndim}")
-            sides = as_matrix(tensor, compression.scheme).shape
-            if compression.rank > min(sides):
-                raise ValueError(f"rank={compression.rank} is more than the smaller side of "
-                                 f"{name}, {' × '.join(map(str, sides))}")
+            _check_rank(compression, name, tensor)
+
+
+def _check_prune(prune, tensors):
+    """The same for kappa, or groups along an axis."""
+    n = sum(map(size, tensors.values()))
+    if (prune.kappa or 0) > n:
+        raise ValueError(f"kappa={prune.kappa} is more than the {n} weights of the task")
+    if prune.axis is None:
+        return
+    for name, tensor in tensors.items():
+        if not -tensor.ndim <= prune.axis < tensor.ndim:
+            raise ValueError(f"axis={prune.axis}, but {name} has {tensor.ndim} axes")
+    slices = sum(tensor.shape[prune.axis] for tensor in tensors.values())
+    if (prune.groups or 0) > slices:
+        raise ValueError(f"groups={prune.groups} is more than the {slices} slices of the task")
+
+
+def _check_rank(lowrank, name, tensor):
+    """The same for rank."""
+    if tensor.ndim not in (2, 4):
+        raise ValueError(f"low rank needs 2 axes or 4; {name} has {tensor.ndim}")
+    sides = as_matrix(tensor, lowrank.scheme).shape
+    if (lowrank.rank or 0) > min(sides):
+        raise ValueError(f"rank={lowrank.rank} is more than the smaller side of {name}, "
+                         f"{' × '.join(map(str, sides))}")
 
 
 def _check_writable(out):

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compressions import Task
-from .inputs import did_you_mean, nonnegative, one_of, real_array, whole
+from .inputs import disjoint_tasks, l_step_answer, nonnegative, one_of, whole
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .tolerance import norm
 
@@ -173,7 +173,7 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
         not at the first step. An L step that loses a tensor or returns a NaN: at that step.
     """
     tasks = tuple(tasks)
-    check(params, tasks)
+    disjoint_tasks(params, tasks)
     if resume and set(resume.delta) != {name for task in tasks for name in task.names}:
         raise ValueError(f"the step to resume has tasks of {', '.join(resume.delta)}, not these")
     return _iterate(params, tasks, l_step, schedule, evaluate, resume)
@@ -194,7 +194,7 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
         mu, clock = schedule.mu(k), [time.perf_counter()]
         # L step: w ← argmin L(w) + μ/2 ‖w − Δ(θ) − λ/μ‖²
         targets = {name: delta[name] + lam[name] / mu for name in delta}
-        params, state = _checked(l_step(params, targets, mu, k, state), params)
+        params, state = l_step_answer(l_step(params, targets, mu, k, state), params)
         clock.append(time.perf_counter())
         # C step: θ ← argmin ‖w − λ/μ − Δ(θ)‖²
         thetas = c_step(tasks, {name: params[name] - lam[name] / mu for name in delta}, mu, thetas)
@@ -207,18 +207,6 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
         yield record
         if record.feasibility <= schedule.tol:
             return
-
-
-def _checked(answer, before):
-    """The (params, state) of an L step, with the tensors it was given, all finite."""
-    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], dict)):
-        raise ValueError("an L step must return (params, state), params a dict")
-    params, state = answer
-    for name, tensor in before.items():
-        if name not in params or tuple(params[name].shape) != tuple(tensor.shape):
-            raise ValueError(f"the L step must return {name!r} with shape {tuple(tensor.shape)}")
-        real_array(params[name], f"{name!r} as the L step returned it")
-    return params, state
 
 
 def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
@@ -239,25 +227,6 @@ def feasibility(params: Params, delta: Params) -> float:
     distance = math.hypot(*(norm(params[name] - delta[name]) for name in delta))
     length = math.hypot(*(norm(params[name]) for name in delta))
     return distance / length if length else (math.inf if distance else 0.0)
-
-
-def check(params: Params, tasks: Sequence[Task]) -> None:
-    """Raise ValueError unless the tasks are of tensors of params, each in one task, all finite."""
-    if not tasks:
-        raise ValueError("no tasks: name at least one tensor to compress")
-    taken: dict[str, int] = {}
-    for i, task in enumerate(tasks):
-        if not isinstance(task, Task):
-            raise ValueError(f"task {i} must be a Task, not {task!r}")
-        for name in task.names:
-            if name not in params:
-                raise ValueError(f"task {i}: no tensor {name!r}{did_you_mean(name, params)}")
-            if name in taken:
-                raise ValueError(f"tasks {taken[name]} and {i} both hold {name!r}; two tasks may "
-                                 "not share a tensor")
-            taken[name] = i
-    for name, tensor in params.items():
-        real_array(tensor, name)
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,7 +262,7 @@ def direct_compression(params: Params, tasks: Sequence[Task],
     Returns (thetas, compressed params).
     """
     tasks = tuple(tasks)
-    check(params, tasks)
+    disjoint_tasks(params, tasks)
     thetas = c_step(tasks, params, mu)
     return thetas, {**params, **decompress(tasks, thetas)}
 

@@ -3,11 +3,12 @@
 import ast
 import dataclasses
 
-from .compressions import Binary, Compression, Each, LowRank, Prune, Quantize, Sum, Task, Ternary
+from .compressions import (Binary, Compression, Each, LowRank, PowersOfTwo, Prune, Quantize, Round,
+                           Sum, Task, Ternary)
 from .inputs import did_you_mean
 
 KINDS = {kind.__name__.lower(): kind
-         for kind in (Quantize, Binary, Ternary, Prune, LowRank, Each, Sum)}
+         for kind in (Quantize, Binary, Ternary, PowersOfTwo, Round, Prune, LowRank, Each, Sum)}
 
 
 def parse(text: str) -> Compression:

@@ -210,7 +210,7 @@ BAD = {
     "a penalty too small to divide by": (["--mu0", "1e-320"], "at least 1e-300"),
     "an infinite radius": (["--compress", "prune(radius=1e400)"], "finite"),
     "a flag that is a text": (["--compress", "binary(scale='no')"], "True or False, not 'no'"),
-    "a missing keyword": (["--compress", "quantize()"], "quantize needs 'k'"),
+    "a missing keyword": (["--compress", "quantize()"], "exactly one of k, codebook"),
     "two parts in each": (["--compress", "each(binary(), binary())"], "each needs one"),
     "stars": (["--compress", "prune(**{'kappa': 3})"], "does not take this"),
     "no steps": (["--steps", "0"], "steps must be an integer, at least 1"),

@@ -1,259 +1,129 @@
-"""Compositions: their text, their C steps, and sums against brute force and against one part."""
+"""Each kind is the projection that it stands for, on one tensor and on a task of several."""
 
 import itertools
 import math
-from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 import pytest
+from compared import (KINDS, MATRICES, MU, OF_ARRAYS, OF_WEIGHTS, distance, same_bits, same_part,
+                      vector)
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lcref import (Binary, Compression, DescentError, Each, LowRank, Prune, Quantize, Sum, Task,
-                   Ternary, parse, parse_task, projections)
+from lcref import (Binary, Each, LowRank, PowersOfTwo, Prune, Quantize, Round, Sum, Task, Ternary,
+                   parse, projections)
 from lcref.experiment import check_budget
-from lcref.parts import ByTensor, Codebook, Sparse
-from lcref.parts import Sum as SumOfParts
+from lcref.parts import ByTensor
 from lcref.verify import oracles
 
 
-def on_host(x):
-    """A NumPy copy of an array of any namespace and device."""
-    if isinstance(x, np.ndarray):
-        return x
-    return np.from_dlpack(x.to_device(x.__array_namespace__().Device("CPU_DEVICE"))).copy()
+# ---- each kind is a projection
 
 
-def tensors(tree):
-    """The arrays of an array or of a dict, on the host."""
-    return [on_host(t) for t in (tree.values() if isinstance(tree, dict) else [tree])]
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("text", KINDS)
+def test_a_kind_is_the_projection_that_it_stands_for(text, dtype):
+    w = MATRICES["a"].astype(dtype)
+    for compression in (parse(text), Each(parse(text))):
+        for task in (w, {"w": w}):
+            same_part(compression.project(task, MU), KINDS[text](w))
 
 
-def vector(tree):
-    return np.concatenate([t.ravel() for t in tensors(tree)])
+@pytest.mark.parametrize("text", OF_WEIGHTS)
+def test_the_weights_of_a_task_are_projected_as_one_vector(text):
+    delta = parse(text).project(MATRICES, MU).decompress()
+    assert {name: t.shape for name, t in delta.items()} == {"a": (2, 3), "b": (2, 2)}
+    same_bits(vector(delta), OF_WEIGHTS[text](vector(MATRICES)).decompress())
 
 
-def same_bits(one, other):
-    """Equal to the last bit, the sign of zero too, with the same names, shapes and dtypes."""
-    if isinstance(one, dict) or isinstance(other, dict):
-        assert list(one) == list(other)
-    for a, b in zip(tensors(one), tensors(other), strict=True):
-        assert (a.shape, a.dtype, a.tobytes()) == (b.shape, b.dtype, b.tobytes())
+@pytest.mark.parametrize("text", KINDS)
+def test_each_projects_every_tensor_of_a_task_on_its_own(text):
+    theta = Each(parse(text)).project(MATRICES, MU)
+    same_part(theta, ByTensor({name: KINDS[text](w) for name, w in MATRICES.items()}))
 
 
-def objective(w, theta):
-    """‖w − Δ1(θ1) − ... − Δm(θm)‖² of a sum's parts, exactly."""
-    columns = [vector(w), *(vector(part.decompress()) for part in theta.parts)]
-    rows = zip(*(map(Fraction, column.tolist()) for column in columns))
-    return sum(((x - sum(deltas)) ** 2 for x, *deltas in rows), Fraction(0))
+@pytest.mark.parametrize("text", OF_ARRAYS)
+def test_low_rank_projects_every_tensor_of_a_task_on_its_own(text):
+    theta = parse(text).project(MATRICES, MU)
+    same_part(theta, ByTensor({name: OF_ARRAYS[text](w) for name, w in MATRICES.items()}))
 
 
-# ---- the text
-
-PLAIN = st.one_of(
-    st.builds(Quantize, k=st.integers(1, 10**6)),
-    st.builds(Binary, scale=st.booleans()),
-    st.builds(Ternary, scale=st.booleans()),
-    st.builds(Prune, kappa=st.integers(0, 10**6)),
-    st.builds(Prune, keep=st.floats(0, 1)),
-    st.builds(Prune, radius=st.floats(0, 1e300)),
-    st.builds(LowRank, rank=st.integers(0, 10**6), scheme=st.sampled_from([1, 2])))
+def whole_matrices(columns):
+    """Two matrices of small whole numbers, with as many rows as there are, of some columns."""
+    return st.tuples(*(st.lists(st.lists(st.integers(-2, 2), min_size=n, max_size=n), min_size=1,
+                                max_size=3).map(lambda rows: np.array(rows, dtype=np.float64))
+                       for n in columns))
 
 
-def composed(inner):
-    options = st.fixed_dictionaries({}, optional={
-        "solver": st.sampled_from(["auto", "alternate"]), "restarts": st.booleans(),
-        "cycles": st.integers(1, 1000), "tol": st.floats(0, 1)})
-    terms = st.lists(inner.filter(lambda c: not isinstance(c, Sum)), min_size=2, max_size=3)
-    return st.one_of(st.builds(Each, inner),
-                     st.builds(lambda terms, options: Sum(*terms, **options), terms, options))
+@given(whole_matrices((2, 3)), st.integers(0, 7), st.sampled_from([0, 1, -1, -2]))
+def test_slices_shared_over_the_tensors_of_a_task_are_the_best_of_all_choices(pair, kappa, axis):
+    w = dict(zip("ab", pair))
+    delta = Prune(groups=kappa, axis=axis).project(w).decompress()
+    kept = sum(np.any(t.take(i, axis)) for t in delta.values() for i in range(t.shape[axis]))
+    costs = [np.sum(t.take(i, axis) ** 2) for t in pair for i in range(t.shape[axis])]
+    left_out = itertools.combinations(costs, max(len(costs) - kappa, 0))
+    assert kept <= kappa
+    assert distance(w, [delta]) == min(map(sum, left_out))  # whole numbers: exact
 
 
-COMPRESSIONS = st.recursive(PLAIN, composed, max_leaves=6)
+def test_keep_along_an_axis_is_of_all_the_slices_of_a_task():
+    w = {"a": np.ones((3, 2)), "b": np.full((3, 1), 9.0)}
+    theta = Prune(keep=0.67, axis=0).project(w)  # ⌊0.67 · 6⌋ = 4 rows: the three of b, one of a
+    same_bits(theta.decompress(), {"a": np.array([[1.0, 1], [0, 0], [0, 0]]), "b": w["b"]})
 
 
-@given(COMPRESSIONS)
-def test_the_text_of_a_compression_reads_back_to_an_equal_one(compression):
-    assert parse(str(compression)) == compression
+@pytest.mark.parametrize("groups, kept", [(1, [False, True]), (2, [True, True])])
+def test_slices_of_a_task_are_compared_where_their_squares_overflow_and_vanish(groups, kept):
+    w = {"a": np.array([[1e-200, 0]]), "b": np.array([[1.5e200, 0], [2e200, 2e200]])}
+    delta = Prune(groups=groups, axis=0).project(w).decompress()
+    same_bits(delta, {"a": 0 * w["a"], "b": w["b"] * np.array(kept)[:, None]})
 
 
-@given(st.lists(st.text("abz019._-", min_size=1), min_size=1, max_size=4, unique=True),
-       COMPRESSIONS)
-def test_the_text_of_a_task_reads_back_to_an_equal_one(names, compression):
-    task = Task(tuple(names), compression)
-    assert parse_task(str(task)) == task
+CONVOLUTION = np.random.default_rng(0).normal(size=(4, 3, 2, 2))  # out, in, height, width
+SCHEMES_BY_HAND = [
+    (1, lambda t: np.array([t[o].ravel() for o in range(4)])),
+    (2, lambda t: np.array([t[o, :, y, :].ravel() for o in range(4) for y in range(2)]))]
 
 
-@pytest.mark.parametrize("text, compression", [
-    ("quantize(k=2)", Quantize(k=2)),
-    ("  prune( keep = 0.03 )\t", Prune(keep=0.03)),
-    ("prune(radius=1e-3)", Prune(radius=0.001)),
-    ("binary()", Binary()),
-    ("ternary(scale=True)", Ternary(scale=True)),
-    ("lowrank(rank=3, scheme=2)", LowRank(3, scheme=2)),
-    ("each(quantize(k=2)) + prune(keep=0.03)", Sum(Each(Quantize(2)), Prune(keep=0.03))),
-    ("binary() + ternary() + prune(kappa=0)", Sum(Binary(), Ternary(), Prune(kappa=0))),
-    ("each(binary() + prune(kappa=1))", Each(Sum(Binary(), Prune(kappa=1)))),
-    ("sum(binary(), ternary(), cycles=3, restarts=True, tol=0.5)",
-     Sum(Binary(), Ternary(), cycles=3, restarts=True, tol=0.5))])
-def test_a_text_reads_as_the_compression_that_it_says(text, compression):
-    assert parse(text) == compression
+@pytest.mark.parametrize("scheme, matrix", SCHEMES_BY_HAND)
+def test_a_convolution_has_low_rank_as_the_matrix_of_its_scheme(scheme, matrix):
+    dense = LowRank(2, scheme=scheme).project(CONVOLUTION).decompress()
+    assert dense.shape == CONVOLUTION.shape
+    # Eckart and Young: the residual is the tail of the spectrum of that matrix
+    tail = np.linalg.svd(matrix(CONVOLUTION), compute_uv=False)[2:]
+    assert np.linalg.matrix_rank(matrix(dense)) == 2
+    assert np.sum((CONVOLUTION - dense) ** 2) == pytest.approx(np.sum(tail**2), rel=1e-12)
 
 
-def test_a_task_reads_as_its_names_and_its_compression():
-    task = parse_task("fc1.weight, fc2.weight: prune(kappa=5000)")
-    assert task == Task(("fc1.weight", "fc2.weight"), Prune(kappa=5000))
+@pytest.mark.parametrize("cost, positions", [("storage", 1), ("storage", 4), ("flops", 4)])
+@pytest.mark.parametrize("scheme, matrix", SCHEMES_BY_HAND)
+def test_the_rank_of_a_convolution_is_selected_as_of_the_matrix_of_its_scheme(
+        scheme, matrix, cost, positions):
+    compression = LowRank(alpha=0.2, cost=cost, positions=positions, scheme=scheme)
+    each = sum(matrix(CONVOLUTION).shape) * (positions if cost == "flops" else 1)
+    for mu in (2.0, 6.0, 20.0):
+        theta = compression.project(CONVOLUTION, mu)
+        alone = projections.rank_selection(matrix(CONVOLUTION), 0.2, mu, lambda r: r * each)
+        same_bits(matrix(theta.decompress()), alone.decompress())
+        # 2α/μ, times the rank, times what one rank costs: three roundings
+        price = float(oracles.price(0.2, mu) * alone.left.shape[1] * each)
+        assert compression.penalty(theta, mu) == pytest.approx(price, rel=3 * 2.0**-52)
 
 
-def test_plus_is_a_flat_sum_in_the_order_written():
-    a, b, c, d = Binary(), Ternary(), Prune(kappa=1), Quantize(3)
-    assert (a + b) + (c + d) == Sum(a, b, c, d)
+def test_low_rank_takes_two_axes_or_four():
+    with pytest.raises(ValueError, match="2 axes or 4"):
+        LowRank(1).project(np.ones((2, 2, 2)))
 
 
-@pytest.mark.parametrize("compression", [
-    Sum(Sum(Binary(), Ternary(), cycles=3), Prune(kappa=1)),
-    Sum(Prune(kappa=1), Sum(Binary(), Ternary()))])
-def test_a_sum_inside_a_sum_reads_back_to_an_equal_one(compression):
-    assert parse(str(compression)) == compression
-
-
-def test_adding_to_a_sum_keeps_its_options():
-    assert "cycles=3" in str(Sum(Binary(), Ternary(), cycles=3) + Prune(kappa=1))
-
-
-@pytest.mark.parametrize("compression", [
-    Prune(radius=np.float64(0.5)), Prune(keep=np.float64(0.29)), Quantize(k=np.int64(3)),
-    LowRank(rank=np.int32(2)), Sum(Binary(), Ternary(), tol=np.float64(0.5))], ids=str)
-def test_a_compression_of_numpy_scalars_reads_back_to_an_equal_one(compression):
-    assert parse(str(compression)) == compression
-
-
-# a text, the caret that is wanted under it, and words of the message
-MISTAKES = [
-    ("quantise(k=2)",
-     "^", "did you mean 'quantize'"),
-    ("binary() + lowrnk(rank=2)",
-     "           ^", "did you mean 'lowrank'"),
-    ("each(zip(k=2))",
-     "     ^", "unknown compression 'zip'"),
-    ("prune(kapa=2)",
-     "      ^", "did you mean 'kappa'"),
-    ("prune(kappa=2, axes=1)",
-     "               ^", "no 'axes'"),
-    ("quantize(k=2",
-     "        ^", "not a compression"),
-    ("each(quantize(k=2)",
-     "    ^", "not a compression"),
-    ("binary())",
-     "        ^", "not a compression"),
-    ("binary() +",
-     "          ^", "not a compression"),
-    ("quantize(k=n)",
-     "           ^", "k must be"),
-    ("binary() + quantize(k=1+1)",
-     "                      ^", "k must be"),
-    ("quantize(2)",
-     "         ^", "expected a compression"),
-    ("prune(kappa=1) + 3",
-     "                 ^", "expected a compression"),
-    ("binary",
-     "^", "expected a compression"),
-    ("binary(ternary())",
-     "       ^", "takes keywords"),
-    ("quantize(k=0)",
-     "^", "at least 1"),
-    ("binary() + quantize(k=0)",
-     "           ^", "at least 1"),
-    ("each(lowrank(rank=-1))",
-     "     ^", "rank must be"),
-    ("binary() + prune(keep=1.5)",
-     "           ^", "at most 1"),
-    ("prune()",
-     "^", "exactly one"),
-    ("binary() + prune(kappa=1, keep=0.5)",
-     "           ^", "exactly one"),
-    ("binary() + quantize()",
-     "           ^", "'k'"),
-    ("sum(binary())",
-     "^", "at least two"),
-    ("binary() + sum(binary(), ternary(), solver='magic')",
-     "           ^", "solver"),
-    ("quantize(k='é☃🙂', q=2)",
-     "                  ^", "no 'q'"),
-    ("quantize(k='🙂') + + )",
-     "                    ^", "not a compression"),
-    ("prune(κ=3)",
-     "      ^", "no 'κ'"),
-]
-
-
-def shown(text, error):
-    """The column of the caret, once the message is seen to show the text above it."""
-    *_, line, pointer = str(error).split("\n")
-    assert line == "  " + text
-    assert pointer.strip() == "^"
-    return pointer.index("^") - 2
-
-
-@pytest.mark.parametrize("text, pointer, says", MISTAKES)
-def test_a_mistake_is_shown_with_a_caret_under_it(text, pointer, says):
-    for read, before in ((parse, ""), (parse, "   "), (parse_task, "größe.weight, b:  ")):
-        with pytest.raises(ValueError, match=says) as caught:
-            read(before + text)
-        assert shown(before + text, caught.value) == len(before) + pointer.index("^")
-
-
-@pytest.mark.parametrize("text", ["", " ", "   "])
-def test_an_empty_text_is_an_error_that_shows_where_it_ends(text):
-    with pytest.raises(ValueError) as caught:
-        parse(text)
-    assert shown(text, caught.value) == len(text)
-
-
-def test_a_task_without_a_colon_is_an_error_that_shows_where_it_ends():
-    text = "fc1.weight prune(kappa=1)"
-    with pytest.raises(ValueError, match="colon") as caught:
-        parse_task(text)
-    assert shown(text, caught.value) == len(text)
-
-
-def test_a_difference_is_an_error_with_the_caret_under_the_minus():
-    text = "quantize(k=2) - prune(kappa=1)"
-    with pytest.raises(ValueError) as caught:
-        parse(text)
-    assert shown(text, caught.value) == text.index("-")
-
-
+@pytest.mark.parametrize("mu", [None, 0, 0.0, -1.0, math.nan, math.inf])
 @pytest.mark.parametrize("text", [
-    "quantize(k=2, k=3)", "quantize(k={[]})", "prune(kappa=1, **{'axis': 0})"])
-def test_a_keyword_given_twice_or_by_a_trick_is_an_error_that_shows_the_text(text):
-    with pytest.raises(ValueError) as caught:
-        parse(text)
-    assert text in str(caught.value)
-
-
-def test_the_caret_is_under_the_mistake_in_a_text_of_several_lines():
-    with pytest.raises(ValueError) as caught:
-        parse("binary() +\n  prune(kappa=1,\n        axes=0)".replace("\n", "\n "))
-    before, pointer = str(caught.value).split("\n")[-2:]
-    assert before[pointer.index("^"):].startswith("axes")
-
-
-@pytest.mark.parametrize("text", [": binary()", "a,, b: binary()", "a, a: binary()"])
-def test_a_task_with_no_name_or_one_name_twice_is_an_error(text):
-    with pytest.raises(ValueError, match="name"):
-        parse_task(text)
-
-
-@pytest.mark.parametrize("text", [
-    "{touch}", "quantize(k={touch} or 2)", "prune(kappa={touch} or 2)", "each({touch} or binary())",
-    "binary() + {touch}", "sum(binary(), ternary(), cycles={touch} or 2)"])
-def test_nothing_in_a_text_is_evaluated(text, tmp_path):
-    file = tmp_path / "touched"
-    with pytest.raises(ValueError):
-        parse(text.replace("{touch}", f"__import__('pathlib').Path({str(file)!r}).touch()"))
-    assert not file.exists()
+    "prune(alpha=1)", "prune(alpha=1, norm=1)", "lowrank(alpha=1)", "each(prune(alpha=1))",
+    "prune(alpha=1) + prune(kappa=0)", "binary() + prune(alpha=1)", "prune(alpha=0) + binary()",
+    "lowrank(alpha=1) + prune(kappa=1)", "each(ternary() + prune(alpha=1, norm=1))"])
+def test_a_penalty_form_without_a_positive_mu_is_an_error_that_says_mu(text, mu):
+    for task in (MATRICES, MATRICES["a"]):
+        with pytest.raises(ValueError, match=r"\bmu\b"):
+            parse(text).project(task, mu)
 
 
 # ---- one compression and several tensors
@@ -262,7 +132,8 @@ def test_nothing_in_a_text_is_evaluated(text, tmp_path):
 def test_keep_is_the_share_in_exact_decimal_arithmetic(digits, data, n):
     numerator = data.draw(st.integers(0, 10**digits))
     keep = float(f"{numerator}e-{digits}")  # the float whose shortest text is that decimal
-    assert Prune(keep=keep).budget(n) == numerator * n // 10**digits
+    w = np.broadcast_to(0.0, (n,))  # of n weights, which take no room
+    assert Prune(keep=keep).budget(w) == numerator * n // 10**digits
 
 
 @pytest.mark.parametrize("keep, n, kappa", [(0.29, 100, 29), (0.57, 100, 57), (0.07, 300, 21),
@@ -327,7 +198,9 @@ def test_a_single_tensor_gives_an_array_and_several_a_dict():
 
 
 @pytest.mark.parametrize("compression, says", [
-    (Prune(kappa=9), "kappa=9.* 8 "), (LowRank(3), "rank=3.*a"), (Each(Prune(kappa=5)), "kappa=5"),
+    (Prune(kappa=9), "kappa=9.* 8 "), (Prune(groups=5, axis=1), "groups=5.* 4 "),
+    (Prune(groups=1, axis=2), "axis=2.*2 axes"), (Each(Prune(groups=3, axis=0)), "groups=3.* 2 "),
+    (LowRank(3), "rank=3.*a"), (Each(Prune(kappa=5)), "kappa=5"),
     (Binary() + Prune(kappa=9), "kappa=9"), (Each(Binary() + LowRank(3)), "rank=3")], ids=str)
 def test_a_budget_above_what_the_tensors_hold_is_found_by_check(compression, says):
     square = {"a": PAIR["a"], "b": PAIR["b"].reshape(2, 2)}
@@ -339,6 +212,13 @@ def test_a_budget_above_what_the_tensors_hold_is_found_by_check(compression, say
     lambda: Quantize(0), lambda: Quantize(2.5), lambda: Prune(), lambda: Prune(kappa=-1),
     lambda: Prune(keep=1.5), lambda: Prune(keep=math.nan), lambda: Prune(radius=-1.0),
     lambda: Prune(kappa=1, radius=1.0), lambda: LowRank(-1), lambda: LowRank(1, scheme=3),
+    lambda: Quantize(2, codebook=[1.0]), lambda: Quantize(2, scale=True), lambda: PowersOfTwo(0.5),
+    lambda: Quantize(codebook=[0.0, math.nan]), lambda: Quantize(codebook=np.ones((2, 2))),
+    lambda: Round("float8"), lambda: Round(16), lambda: Prune(alpha=math.inf),
+    lambda: Prune(alpha=1.0, norm=2), lambda: Prune(radius=1.0, norm=1), lambda: Prune(groups=1),
+    lambda: Prune(groups=1, axis=0.5), lambda: Prune(radius=1.0, axis=0), lambda: Prune(axis=0),
+    lambda: LowRank(), lambda: LowRank(1, alpha=1.0), lambda: LowRank(alpha=math.nan),
+    lambda: LowRank(alpha=1.0, cost=len), lambda: LowRank(alpha=1.0, positions=1.5),
     lambda: Each(2), lambda: Sum(Binary()), lambda: Sum(Binary(), 2),
     lambda: Sum(Binary(), Ternary(), solver="magic"), lambda: Sum(Binary(), Ternary(), cycles=0),
     lambda: Sum(Binary(), Ternary(), tol=math.nan), lambda: Task((), Binary()),
@@ -346,409 +226,6 @@ def test_a_budget_above_what_the_tensors_hold_is_found_by_check(compression, say
 def test_a_setting_out_of_its_range_is_an_error_when_it_is_made(make):
     with pytest.raises(ValueError):
         make()
-
-
-# ---- sums by alternation
-
-@dataclass(frozen=True)
-class Spy(Compression):
-    """The compression inside, noting every problem that it is given and its answer."""
-
-    inner: Compression
-    log: list = field(compare=False)
-
-    def _one(self, w, mu, start):
-        theta = self.inner.project(w, mu, start)
-        self.log.append((vector(w), vector(theta.decompress())))
-        return theta
-
-
-def spied(*terms, **options):
-    log = []
-    return Sum(*(Spy(term, log) for term in terms), **options), log
-
-
-def slack(w, deltas, objective):
-    """The published constant for a sum: 8·n·ε·D + 2·u·F + n·(u·M)².
-
-    D and F are of all the parts together, since the residual that a part projects is itself
-    rounded to w's dtype: it is off by u·(abs(w) + Σ abs(Δ_j)), and θ moves by at most twice the
-    root of the objective.
-    """
-    trees = [w, *deltas]
-    n, u = w.size, float(np.finfo(w.dtype).eps)
-    norms = [math.sqrt(math.fsum(x * x for x in t.ravel().tolist())) for t in trees]
-    largest = max(float(np.max(np.abs(t), initial=0)) for t in trees)
-    return (8 * n * 2.0**-52 * sum(v * v for v in norms)
-            + 2 * u * 2 * sum(norms) * math.sqrt(objective) + n * (u * largest) ** 2)
-
-
-# Zero is feasible in all of these, so that no part can make the start, all parts at zero, worse.
-WITH_ZERO = {"quantize": Quantize(2), "binary": Binary(scale=True), "ternary": Ternary(scale=True),
-             "kappa": Prune(kappa=3), "radius": Prune(radius=2.0), "lowrank": LowRank(1)}
-SUMS = [*itertools.permutations(WITH_ZERO, 2), *itertools.combinations(WITH_ZERO, 3)]
-
-
-def heavy_tailed(seed, shape=(4, 5), dtype=np.float64, offset=0.0):
-    return (np.random.default_rng(seed).standard_t(2, size=shape) + offset).astype(dtype)
-
-
-@pytest.mark.parametrize("dtype, offset", [(np.float64, 0), (np.float32, 0), (np.float64, 1e8)])
-def test_no_half_step_of_an_alternation_raises_the_objective(dtype, offset):
-    for seed, names in enumerate(SUMS):
-        w = heavy_tailed(seed, dtype=dtype, offset=offset)
-        compression, log = spied(*(WITH_ZERO[name] for name in names), restarts=False)
-        theta = compression.project(w)
-        deltas = [part.decompress() for part in theta.parts]
-        wide = [(residual.astype(np.longdouble), delta) for residual, delta in log]
-        reached = [float(((residual - delta) ** 2).sum()) for residual, delta in wide]
-        assert len(log) >= 2 * len(names)  # a second cycle, to see that nothing is left to gain
-        for before, after in zip(reached, reached[1:]):
-            assert after <= before + slack(w, deltas, before), names
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_the_trace_is_the_objective_after_every_half_step(dtype):
-    for seed, names in enumerate(SUMS):
-        w = heavy_tailed(seed, dtype=dtype)
-        compression, log = spied(*(WITH_ZERO[name] for name in names), restarts=False)
-        theta = compression.project(w)
-        assert len(theta.trace) == len(log)
-        assert sorted(theta.trace, reverse=True) == list(theta.trace)
-        # a sum of 20 squares in float64: 20 roundings of 2⁻⁵², doubled for the differences
-        assert theta.trace[-1] == pytest.approx(float(objective(w, theta)), rel=1e-14, abs=1e-30)
-
-
-@pytest.mark.parametrize("names", SUMS, ids="+".join)
-def test_a_sum_is_no_worse_than_its_first_part_alone(names):
-    terms = [WITH_ZERO[name] for name in names]
-    for seed in range(3):
-        w = heavy_tailed(seed)
-        alone = SumOfParts((terms[0].project(w),), "exact", 0.0)
-        theta = Sum(*terms, restarts=False).project(w)
-        deltas = [part.decompress() for part in theta.parts]
-        assert objective(w, theta) <= objective(w, alone) + slack(
-            w, deltas, float(objective(w, alone)))
-
-
-@dataclass(frozen=True)
-class Swollen(Compression):
-    """A wrong projection: w itself, which it makes too large by `excess` more at every call."""
-
-    excess: float
-    calls: list = field(compare=False, default_factory=list)
-
-    def _one(self, w, mu, start):
-        theta = projections.l0_ball(w * (1 + self.excess * len(self.calls)), w.size)
-        self.calls.append(w)
-        return theta
-
-
-@dataclass(frozen=True)
-class Smallest(Compression):
-    """A wrong projection: keeps the entries of smallest magnitude, unless they are zero."""
-
-    kappa: int
-
-    def _one(self, w, mu, start):
-        order = np.argsort(np.abs(w) + 1e9 * (w == 0))
-        kept = np.sort(order[:self.kappa])
-        return Sparse(kept, w[kept], w.shape)
-
-
-@pytest.mark.parametrize("wrong, part", [((Binary(), Swollen(1e-5)), 2),
-                                         ((Swollen(1e-5), Binary()), 1),
-                                         ((Quantize(2), Smallest(2)), 2)])
-def test_a_projection_that_raises_the_objective_is_an_error_that_names_the_part(wrong, part):
-    w = np.array([0.3, -1.7, 2.5, -0.9, 4.0, 0.1])
-    with pytest.raises(DescentError, match=f"part {part} "):
-        Sum(*wrong, restarts=False).project(w)
-
-
-def test_a_rise_within_rounding_is_no_error_and_changes_nothing():
-    w = np.array([0.3, -1.7, 2.5, -0.9])
-    theta = Sum(Binary(), Swollen(2.0**-52), restarts=False).project(w)
-    # at the first cycle w − sgn w is corrected in full, exactly but for its own rounding
-    assert objective(w, theta) <= 4 * (2.0**-52 * 3.5) ** 2
-
-
-BRUTE_FORCE = {
-    "binary() + prune(kappa=1)": lambda w: oracles.codebook_l0(w, [-1, 1], 1),
-    "prune(kappa=2) + binary()": lambda w: oracles.codebook_l0(w, [-1, 1], 2),
-    "ternary() + prune(kappa=1)": lambda w: oracles.codebook_l0(w, [-1, 0, 1], 1),
-    "binary(scale=True) + prune(kappa=1)": lambda w: oracles.scaled_binary_l0(w, 1),
-    "prune(kappa=2) + binary(scale=True)": lambda w: oracles.scaled_binary_l0(w, 2),
-    "quantize(k=1) + prune(kappa=2)": lambda w: oracles.kmeans_l0(w, 1, 2),
-    "quantize(k=2) + prune(kappa=1)": lambda w: oracles.kmeans_l0(w, 2, 1),
-    "prune(kappa=2) + quantize(k=2)": lambda w: oracles.kmeans_l0(w, 2, 2),
-}
-SMALL = st.lists(st.one_of(st.integers(-3, 3).map(float), st.floats(-8, 8, width=32)), min_size=1,
-                 max_size=6).map(np.array)
-
-
-@pytest.mark.parametrize("text", BRUTE_FORCE)
-@given(SMALL)
-def test_no_sum_is_below_the_optimum_of_brute_force(text, w):
-    # exact on both sides, with the parts as they are: no tolerance
-    assert objective(w, parse(text).project(w)) >= BRUTE_FORCE[text](w)
-
-
-SINGLE = {  # the least of one part's problem, by brute force
-    "quantize(k=2)": lambda r: oracles.kmeans(r, 2), "binary()": lambda r: oracles.binary(r, False),
-    "binary(scale=True)": lambda r: oracles.binary(r, True),
-    "ternary(scale=True)": lambda r: oracles.ternary(r, True),
-    "prune(kappa=2)": lambda r: oracles.l0_ball(r, 2),
-    "prune(radius=1.5)": lambda r: oracles.l1_ball(r, 1.5)}
-
-
-@pytest.mark.parametrize("terms", [
-    *(" + ".join(pair) for pair in itertools.combinations(SINGLE, 2)),
-    "prune(radius=1.5) + binary(scale=True) + prune(kappa=2)",
-    "prune(kappa=2) + ternary(scale=True) + quantize(k=2)"])
-def test_at_a_stationary_sum_no_part_alone_can_gain_more_than_the_tolerance(terms):
-    for seed in (0, 1, 2, 7):  # others lead to 0, which is approached for as long as cycles last
-        w = np.random.default_rng(seed).integers(-40, 40, size=6) / 8
-        theta = parse(terms).project(w)
-        assert theta.status == "stationary"
-        reached = float(objective(w, theta))
-        deltas = [part.decompress() for part in theta.parts]
-        for i, term in enumerate(terms.split(" + ")):
-            residual = w - sum(deltas[:i] + deltas[i + 1:])
-            least = float(SINGLE[term](residual))
-            # 1e-6 is the sum's tol; the last cycle may stop up to that above it
-            assert reached <= least + 1e-6 * reached + slack(w, deltas, reached)
-
-
-OUTLIER = np.array([0.0, 0, 1, 1, 10])  # {0, 1} and one correction; K-means first is caught by 10
-
-
-def two_values_and_the_outlier():
-    return SumOfParts((Codebook(np.array([0, 0, 1, 1, 0], dtype=np.uint8), np.array([0.0, 1])),
-                       Sparse(np.array([4]), np.array([10.0]), (5,))), "exact", 0.0)
-
-
-def test_each_part_takes_the_first_turn_where_there_is_no_start():
-    terms = Quantize(2), Prune(kappa=1)
-    assert objective(OUTLIER, Sum(*terms, restarts=False).project(OUTLIER)) > 0
-    assert objective(OUTLIER, Sum(*terms).project(OUTLIER)) == 0
-    assert objective(OUTLIER, Sum(*terms, restarts=True).project(OUTLIER)) == 0
-
-
-@pytest.mark.parametrize("text", BRUTE_FORCE)
-@given(SMALL)
-def test_restarts_are_never_worse_than_none(text, w):
-    terms = parse(text).terms
-    with_restarts, without = (Sum(*terms, restarts=r).project(w) for r in (True, False))
-    reached = objective(w, without)
-    # the best is chosen by objectives of residuals that are rounded
-    deltas = [part.decompress() for part in without.parts]
-    assert objective(w, with_restarts) <= reached + 2 * slack(w, deltas, float(reached))
-
-
-def test_an_alternation_that_starts_at_the_optimum_stays():
-    start = two_values_and_the_outlier()
-    for restarts in (None, False, True):
-        theta = Sum(Quantize(2), Prune(kappa=1), restarts=restarts).project(OUTLIER, start=start)
-        assert objective(OUTLIER, theta) == 0
-    same_bits(theta.decompress(), OUTLIER)
-
-
-def test_with_a_start_the_other_first_turns_are_tried_only_with_restarts():
-    terms = Quantize(2), Prune(kappa=1)
-    stuck = Sum(*terms, restarts=False).project(OUTLIER)
-    for restarts in (None, False):  # 10 keeps a value: at best 0, 1, 1 and one 0 corrected, 2/3
-        gone_on = Sum(*terms, restarts=restarts).project(OUTLIER, start=stuck)
-        assert objective(OUTLIER, gone_on) > 0.6
-    assert objective(OUTLIER, Sum(*terms, restarts=True).project(OUTLIER, start=stuck)) == 0
-
-
-def test_a_sum_whose_cycles_run_out_is_unconverged():
-    w = heavy_tailed(0, (6, 6))
-    theta = Sum(LowRank(1), Prune(kappa=4), cycles=2, restarts=False).project(w)
-    assert (theta.status, len(theta.trace)) == ("unconverged", 2 * 2)
-
-
-def test_a_sum_that_stops_by_itself_is_stationary_and_claims_no_bound():
-    w = heavy_tailed(0, (6, 6))
-    theta = Sum(LowRank(1), Prune(kappa=4), cycles=10_000, restarts=False).project(w)
-    assert (theta.status, theta.gap) == ("stationary", math.inf)
-
-
-@pytest.mark.parametrize("tol", [1e-2, 1e-4])
-def test_a_sum_stops_after_the_first_cycle_that_gains_at_most_tol(tol):
-    w = heavy_tailed(0, (6, 6))
-    longest = Sum(LowRank(1), Prune(kappa=4), cycles=10_000, restarts=False, tol=0.0).project(w)
-    ends = longest.trace[1::2]  # after each cycle of two half-steps
-    gains = [before - after <= tol * after for before, after in zip(ends, ends[1:])]
-    theta = Sum(LowRank(1), Prune(kappa=4), cycles=10_000, restarts=False, tol=tol).project(w)
-    assert len(theta.trace) == 2 * (gains.index(True) + 2)
-
-
-def test_the_status_of_a_task_a_tensor_is_its_weakest():
-    easy, hard = np.array([[1.0, 1], [1, 1], [1, 1]]), heavy_tailed(0, (6, 6))
-    sums = Each(Sum(LowRank(1), Prune(kappa=4), cycles=3, restarts=False))
-    assert sums.project({"easy": easy, "easy too": easy}).status == "stationary"
-    for task in ({"easy": easy, "hard": hard}, {"hard": hard, "easy": easy}):
-        theta = sums.project(task)
-        assert isinstance(theta, ByTensor)
-        assert theta.status == "unconverged"
-
-
-def test_each_goes_on_from_the_part_of_each_tensor():
-    start = ByTensor({"a": two_values_and_the_outlier(), "b": two_values_and_the_outlier()})
-    sums = Each(Sum(Quantize(2), Prune(kappa=1), restarts=False))
-    same_bits(sums.project({"a": OUTLIER, "b": OUTLIER}, start=start).decompress(),
-              {"a": OUTLIER, "b": OUTLIER})
-
-
-# ---- a sum of which one part is not forced to zero
-
-ZEROS = [Prune(kappa=0), Prune(keep=0.0), Prune(radius=0.0), LowRank(0), Each(Prune(kappa=0)),
-         Each(LowRank(0)), Prune(kappa=0) + LowRank(0)]
-SINGLES = [Quantize(1), Quantize(3), Binary(), Binary(scale=True), Ternary(), Ternary(scale=True),
-           Prune(kappa=3), Prune(kappa=10), Prune(keep=0.5), Prune(radius=1.5), Prune(radius=100.0),
-           LowRank(1), Each(Quantize(2)), Each(Prune(kappa=4)), Each(Prune(keep=0.3)),
-           Each(LowRank(1)), Each(Binary(scale=True) + Prune(kappa=1)), Prune(kappa=0), LowRank(0)]
-# ties, zeros of both signs, a value of every size
-MATRICES = {"a": np.array([[-0.0, 2, 2], [-2, 1e-3, 0.0]]),
-            "b": np.array([[-0.0, -0.7], [3, 0.7]])}
-
-
-def around(single, zeros):
-    """The sums of the single compression and the zeros, the single one in every position."""
-    for i in range(len(zeros) + 1):
-        yield Sum(*zeros[:i], single, *zeros[i:])
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("single", SINGLES, ids=str)
-def test_a_sum_whose_other_parts_are_forced_to_zero_is_the_single_projection(single, dtype):
-    w = {name: t.astype(dtype) for name, t in MATRICES.items()}
-    for task in (w, w["b"]):
-        alone = single.project(task)
-        for others in (*((zero,) for zero in ZEROS), *itertools.combinations(ZEROS, 2)):
-            for both in around(single, others):
-                theta = both.project(task)
-                same_bits(theta.decompress(), alone.decompress())
-                assert (theta.status, theta.gap) == (alone.status, alone.gap)
-
-
-def test_a_sum_reduced_to_one_part_goes_on_from_where_that_part_was():
-    single = Each(Sum(Quantize(2), Prune(kappa=1), restarts=False))
-    start = ByTensor({"a": two_values_and_the_outlier(), "b": two_values_and_the_outlier()})
-    nothing = Prune(kappa=0).project({"a": OUTLIER, "b": OUTLIER})
-    theta = (single + Prune(kappa=0)).project({"a": OUTLIER, "b": OUTLIER},
-                                              start=SumOfParts((start, nothing), "exact", 0.0))
-    same_bits(theta.decompress(), {"a": OUTLIER, "b": OUTLIER})
-
-
-def test_a_share_of_every_tensor_that_is_none_of_any_is_forced_to_zero():
-    # 0.1 of each tensor's 5 weights is none, although 0.1 of all 10 would be one
-    w = {"a": np.arange(5.0), "b": np.arange(5.0) - 2}
-    assert (Binary() + Each(Prune(keep=0.1))).project(w).status == "exact"
-
-
-# ---- other dtypes, devices, sizes
-
-EVERYWHERE = ["quantize(k=2) + prune(kappa=3)", "each(quantize(k=3)) + prune(kappa=2)",
-              "binary(scale=True) + prune(keep=0.2)", "ternary(scale=True) + prune(radius=2.0)",
-              "each(ternary(scale=True)) + binary(scale=True)", "binary() + lowrank(rank=1)",
-              "sum(prune(kappa=2), lowrank(rank=1), quantize(k=2), cycles=5)",
-              "quantize(k=2) + prune(kappa=0)"]
-
-
-def leaves(theta):
-    inner = getattr(theta, "parts", None)
-    if inner is None:
-        return [theta]
-    return sum((leaves(p) for p in (inner.values() if isinstance(inner, dict) else inner)), [])
-
-
-def task(dtype):
-    return {"a": heavy_tailed(1, (3, 4), dtype), "b": heavy_tailed(2, (4, 4), dtype)}
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("text", EVERYWHERE)
-def test_codes_and_positions_of_a_sum_are_the_same_on_every_device(text, dtype, place):
-    w = task(dtype)
-    host = leaves(parse(text).project(w))
-    there = leaves(parse(text).project({name: place(t) for name, t in w.items()}))
-    for a, b in zip(host, there, strict=True):
-        for name in ("codes", "indices"):
-            same_bits(getattr(a, name, w), on_host(getattr(b, name)) if hasattr(b, name) else w)
-
-
-@pytest.mark.parametrize("text", EVERYWHERE)
-def test_a_sum_decompresses_to_the_same_weights_on_every_device(text, place):
-    w = task(np.float64)
-    placed = {name: place(t) for name, t in w.items()}
-    delta = parse(text).project(placed).decompress()
-    for name, t in parse(text).project(w).decompress().items():
-        assert getattr(delta[name], "device", None) == getattr(placed[name], "device", None)
-        # sums in another order, in a contraction of a few dozen cycles: far under 1e-12 of w
-        np.testing.assert_allclose(on_host(delta[name]), t, rtol=0, atol=1e-12 * np.abs(t).max())
-
-
-@pytest.mark.parametrize("text", EVERYWHERE)
-def test_a_sum_keeps_shapes_and_dtype(text):
-    w = task(np.float32)
-    delta = parse(text).project(w).decompress()
-    assert [(name, t.shape, t.dtype) for name, t in delta.items()] == [
-        (name, t.shape, t.dtype) for name, t in w.items()]
-
-
-@pytest.mark.parametrize("text", EVERYWHERE)
-def test_a_sum_writes_to_nothing_it_is_given(text):
-    w = task(np.float64)
-    copies = {name: t.copy() for name, t in w.items()}
-    for t in w.values():
-        t.setflags(write=False)
-    parse(text).project(w, start=parse(text).project(w))
-    same_bits(w, copies)
-
-
-@pytest.mark.parametrize("text", ["binary(scale=True) + prune(kappa=1)",
-                                  "quantize(k=2) + prune(radius=1.0)"])
-def test_a_sum_of_no_weights_has_none(text):
-    assert parse(text).project(np.zeros((0, 3))).decompress().shape == (0, 3)
-
-
-@pytest.mark.parametrize("exponent", [-560, 560])
-@pytest.mark.parametrize("text", ["binary(scale=True) + prune(kappa=1)",
-                                  "quantize(k=2) + prune(kappa=2)"])
-def test_the_sum_of_a_scaled_vector_is_the_scaled_sum_at_extreme_magnitudes(text, exponent):
-    w = np.array([1.0, 2, 4, -9, 3, -5])
-    scaled = parse(text).project(np.ldexp(w, exponent)).decompress()  # rounds nothing
-    same_bits(np.ldexp(scaled, -exponent), parse(text).project(w).decompress())
-
-
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_sum_of_a_vector_that_is_not_finite_is_an_error(bad):
-    with pytest.raises(ValueError, match="NaN or an infinity"):
-        (Binary() + Prune(kappa=1)).project(np.array([1.0, bad]))
-
-
-# ---- convolutions, flags
-
-CONVOLUTION = np.random.default_rng(0).normal(size=(4, 3, 2, 2))  # out, in, height, width
-
-
-@pytest.mark.parametrize("scheme, matrix", [
-    (1, lambda t: np.array([t[o].ravel() for o in range(4)])),
-    (2, lambda t: np.array([t[o, :, y, :].ravel() for o in range(4) for y in range(2)]))])
-def test_a_convolution_has_low_rank_as_the_matrix_of_its_scheme(scheme, matrix):
-    dense = LowRank(2, scheme=scheme).project(CONVOLUTION).decompress()
-    assert dense.shape == CONVOLUTION.shape
-    # Eckart and Young: the residual is the tail of the spectrum of that matrix
-    tail = np.linalg.svd(matrix(CONVOLUTION), compute_uv=False)[2:]
-    assert np.linalg.matrix_rank(matrix(dense)) == 2
-    assert np.sum((CONVOLUTION - dense) ** 2) == pytest.approx(np.sum(tail**2), rel=1e-12)
-
-
-def test_low_rank_takes_two_axes_or_four():
-    with pytest.raises(ValueError, match="2 axes or 4"):
-        LowRank(1).project(np.ones((2, 2, 2)))
 
 
 @pytest.mark.parametrize("make", [Binary, Ternary])
@@ -762,7 +239,20 @@ def test_an_infinite_radius_is_an_error():
         Prune(radius=np.inf)
 
 
-def test_alternation_stops_where_only_rounding_is_left():
-    w = np.array([18, 35, 30, 0, 35, 38]) / 8
-    theta = (Prune(radius=1.5) + Binary(scale=True) + Prune(kappa=2)).project(w)
-    assert theta.status == "stationary"
+@pytest.mark.parametrize("w", [np.ones((3, 2)), {"a": np.ones((3, 2)), "b": np.ones((3, 2))}],
+                         ids=["array", "dict"])
+def test_a_share_of_the_slices_along_an_axis_that_is_not_there_is_an_error(w):
+    with pytest.raises(ValueError, match="one of the 2 axes of w, not 2"):
+        Prune(keep=0.5, axis=2).project(w)
+
+
+def test_slices_shared_by_tensors_of_two_dtypes_are_an_error():
+    with pytest.raises(ValueError, match="dtype"):
+        Prune(groups=1, axis=0).project({"a": np.ones(2, dtype=np.float32), "b": np.ones(2)})
+
+
+@pytest.mark.parametrize("compression", [Binary(), Each(Binary()), LowRank(1),
+                                         Binary(scale=True) + Prune(kappa=1)], ids=str)
+def test_a_list_of_arrays_is_no_task(compression):
+    with pytest.raises(TypeError, match="not a list"):
+        compression.project([np.array([1.0, 2]), np.array([3.0])])

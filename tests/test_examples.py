@@ -1,11 +1,13 @@
 """The examples run as they stand and show what they promise."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -26,3 +28,22 @@ def test_a_pytorch_module_is_compressed_no_worse_than_by_direct_compression(tmp_
     assert errors["LC"] <= errors["direct compression"]
     ratio = float(re.search(r"'float16': ([\d.]+)", done.stdout).group(1))
     assert ratio > 15
+
+
+def test_the_alternation_never_beats_the_exact_solver(tmp_path):
+    rng, out = np.random.default_rng(0), tmp_path / "out"
+    (tmp_path / "weights").mkdir()
+    for name in ("lenet300_mnist", "resnet20_cifar10"):
+        np.savez(tmp_path / "weights" / name, w=rng.normal(size=(30, 10)), b=rng.normal(size=30),
+                 v=rng.laplace(size=(20, 5, 3, 3)))
+    script = ROOT / "papers_repro" / "part5" / "solvers.py"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run([sys.executable, script, "--quick", "--data-dir", tmp_path, "--out", out],
+                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    cases = json.loads((out / "result.json").read_text())["cases"]
+    assert len(cases) == 38 and not any(case["below exact"] for case in cases.values())
+    assert all(excess["least"] > -1e-6 or set(case["status"]) != {"exact"}
+               for case in cases.values() for excess in [case["best of both, 100 cycles"]])
+    assert (out / "table.md").read_text().count("\n") == 2 + 2 + 38
+    assert (out / "excess.png").stat().st_size > 0

@@ -20,8 +20,8 @@ import lcref
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "lcref"
-CORE = sorted([*(PACKAGE / "projections").glob("*.py"),
-               *(PACKAGE / f"{name}.py" for name in ("parts", "compressions", "lc"))])
+CORE = sorted([*(PACKAGE / "projections").glob("*.py"), PACKAGE / "parts.py",
+               PACKAGE / "composition.py", PACKAGE / "compressions.py", PACKAGE / "lc.py"])
 
 
 def in_package(file):
@@ -113,8 +113,8 @@ def test_the_core_runs_on_numpy_scipy_and_array_api_compat_alone(file):
 @pytest.mark.parametrize("file", CORE, ids=in_package)
 def test_the_arrows_of_dependence_go_one_way(file):
     boundary = {"inputs", "tolerance"}  # beside the core: what it accepts, and the published slack
-    below = {"parts": set(), "projections": {"projections", "parts"},
-             "compressions": {"projections", "parts"},
+    below = {"parts": set(), "projections": {"projections", "parts"}, "composition": {"parts"},
+             "compressions": {"composition", "projections", "parts"},
              "lc": {"compressions", "projections", "parts"}}
     layer = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
     assert within_lcref(file) <= below[layer] | boundary
@@ -194,9 +194,9 @@ def test_lines_of_code_are_counted_without_docstrings_comments_and_blanks():
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def test_the_core_is_at_most_900_lines_of_code():
+def test_the_core_is_at_most_1220_lines_of_code():
     lines = {in_package(f): len(code_lines(f.read_text(encoding="utf-8"))) for f in CORE}
-    assert sum(lines.values()) <= 900, lines
+    assert sum(lines.values()) <= 1220, lines
 
 
 @pytest.mark.parametrize("file", MODULES, ids=in_package)
@@ -266,6 +266,19 @@ def test_the_installed_package_runs_from_another_folder(archives, which, tmp_pat
 
 
 # ---- the repository ----------------------------------------------------------------------------
+
+
+def test_the_readme_s_table_names_every_projection_and_its_texts_are_understood():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.partition("| C step")[2].partition("\n\n")[0].splitlines()[2:]
+    rows = [[re.findall("`([^`]+)`", cell) for cell in line.split("|")[2:-1]] for line in table]
+    assert sorted(name for row in rows for name in row[0]) == lcref.projections.__all__
+    texts = [text for row in rows for text in row[1]]
+    assert len(texts) > len(table)
+    for text in texts:
+        lcref.parse(text)
+    assert {name for row in rows for name in row[-1]} <= {
+        file.stem for file in (ROOT / "tests").rglob("test_*.py")}
 
 
 def tracked():

@@ -1,0 +1,324 @@
+"""Composition: `+`, Each, and the solvers of a sum.
+
+A compression's `project` is its C step. It sees all tensors of a task as one vector; Each gives
+every tensor its own part. A sum is solved exactly where that is known how, otherwise by
+alternation, each part in turn projecting the residual of the others.
+"""
+
+import dataclasses
+import math
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import parts
+from .inputs import checked, common_scale, real_array
+from .parts import Array, ByTensor, Layout, Part, add, combine, leaves, size
+from .tolerance import squared_norm, sum_slack, wide
+
+AFFORDABLE = 2**21  # weights times k up to which "auto" learns k values with corrections exactly
+
+
+@dataclass(frozen=True)
+class Compression(ABC):
+    """A feasible set or a penalty for the weights of a task, and the projection onto it."""
+
+    def __post_init__(self):
+        _set(self, **checked(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}))
+
+    @abstractmethod
+    def _one(self, w, mu, start):
+        """The C step of one array."""
+
+    def __add__(self, other: "Compression") -> "Sum":
+        if not isinstance(other, Compression):
+            return NotImplemented
+        return Sum(*_terms(self), *_terms(other))
+
+    def project(self, w: Array | dict[str, Array], mu: float | None = None,
+                start: Part | None = None) -> Part:
+        """The C step: argmin over θ of ‖w − Δ(θ)‖² on this compression's feasible set.
+
+        The penalty forms minimise ‖w − Δ(θ)‖² plus `penalty` instead.
+
+        Parameters
+        ----------
+        w : array, or dict of name to array
+            Real floating and finite. A dict of several tensors gives a part over all of them.
+        mu : float, optional
+            The penalty μ, positive; the penalty forms need it.
+        start : Part, optional
+            The last C step's answer, from which an alternation goes on.
+
+        Returns
+        -------
+        Part
+        """
+        if isinstance(w, dict) and not w:
+            raise ValueError("no tensors to project")
+        if isinstance(w, list):
+            raise TypeError("w must be an array or a dict of name to array, not a list")
+        if isinstance(w, dict) and len(w) == 1:
+            (w,) = w.values()
+        return self._several(w, mu, start) if isinstance(w, dict) else self._one(w, mu, start)
+
+    def _several(self, tensors, mu, start):
+        layout = Layout.of(tensors)
+        return dataclasses.replace(self._one(layout.join(tensors), mu, start), layout=layout)
+
+    @property
+    def learned(self) -> int:
+        """Entries of a learned codebook."""
+        return 0
+
+    def nonzeros(self, w: Any) -> int | None:
+        """κ, where this is the l0 ball over the single weights of w."""
+        return None
+
+    def corrected(self, w: Any, kappa: int) -> parts.Sum | None:
+        """The C step with at most κ free corrections beside it, a codebook for each array of w.
+
+        Exact or certified, see `projections.joint`; None where no such solution is known.
+        """
+        return None
+
+    def penalty(self, theta: Part, mu: float | None, unit: float = 1.0) -> float:
+        """What θ costs beside the squared distance, in units of unit²: the penalty forms' price."""
+        return 0.0
+
+    def vanishes(self, w: Any) -> bool:
+        """Whether zero is the only feasible θ for weights like w."""
+        return False
+
+    def __str__(self):
+        given = [(f.name, getattr(self, f.name)) for f in dataclasses.fields(self)
+                 if getattr(self, f.name) != f.default]
+        return f"{type(self).__name__.lower()}({', '.join(f'{n}={v!r}' for n, v in given)})"
+
+
+def _set(frozen, **values):
+    """Give the fields of a frozen dataclass their checked values, as plain numbers."""
+    for name, value in values.items():
+        object.__setattr__(frozen, name, value)
+
+
+@dataclass(frozen=True)
+class Each(Compression):
+    """The compression applied to every tensor on its own: a codebook a layer."""
+
+    inner: Compression
+
+    def __post_init__(self):
+        if not isinstance(self.inner, Compression):
+            raise ValueError(f"each needs one compression, not {self.inner!r}")
+
+    def _one(self, w, mu, start):
+        return self.inner.project(w, mu, start)
+
+    def _several(self, tensors, mu, start):
+        return ByTensor({name: self.inner.project(t, mu, start and start.parts[name])
+                         for name, t in tensors.items()})
+
+    @property
+    def learned(self):
+        return self.inner.learned
+
+    def corrected(self, w, kappa):
+        return self.inner.corrected(w, kappa)
+
+    def penalty(self, theta, mu, unit=1.0):
+        each = leaves(theta.parts) if isinstance(theta, ByTensor) else [theta]
+        return sum(self.inner.penalty(part, mu, unit) for part in each)
+
+    def vanishes(self, w):
+        return all(self.inner.vanishes(tensor) for tensor in leaves(w))
+
+    def __str__(self):
+        return f"each({self.inner})"
+
+
+@dataclass(frozen=True, init=False)
+class Sum(Compression):
+    """An additive combination of compressions.
+
+        min over θ1..θm of ‖w − Δ1(θ1) − ... − Δm(θm)‖² + penalties
+
+    `solver` "exact" takes a quantization plus at most kappa corrections to its global optimum, or
+    to a point with a certified gap, see `lcref.projections.kmeans_l0`; "alternate" lets each part
+    in turn project the residual of the others; "auto" is exact where that is known how and cheap.
+
+    No half-step of an alternation raises the objective; that is checked on every one. It stops when
+    a cycle lowers the objective by at most tol of itself ("stationary"), or after the given cycles
+    ("unconverged"). Not exact: the answer can depend on which part goes first. `restarts` tries
+    each part first in turn and keeps the best; by default only where there is no last C step to
+    start from. A sum of which only one part can be nonzero is that part's projection, and exact.
+    Low rank plus sparse may have no minimiser at all: rank 1 plus one correction comes as near as
+    one likes to [[0,1,1],[1,0,0],[1,0,0]] with factors that diverge; there too the alternation
+    stops where it stagnates.
+    """
+
+    terms: tuple[Compression, ...]
+    solver: str = "auto"
+    restarts: bool | None = None
+    cycles: int = 100
+    tol: float = 1e-6
+
+    def __init__(self, *terms: Compression, solver: str = "auto", restarts: bool | None = None,
+                 cycles: int = 100, tol: float = 1e-6):
+        if len(terms) < 2 or not all(isinstance(t, Compression) for t in terms):
+            raise ValueError("a sum needs at least two compressions")
+        options = checked(solver=solver, restarts=restarts, cycles=cycles, tol=tol)
+        _set(self, **{"terms": terms, "restarts": None, **options})
+        if solver == "exact" and self._exact(np.zeros(1), range(len(terms))) is None:
+            raise ValueError("solver='exact' takes a quantization whose codebook is fixed, two "
+                             f"opposite values or k values, plus prune(kappa or keep), not {self}")
+
+    def _one(self, w, mu, start):
+        for tensor in leaves(w):
+            real_array(tensor)
+        live = [i for i, term in enumerate(self.terms) if not term.vanishes(w)]
+        if len(live) < 2:
+            solved = tuple(term.project(w, mu, start and start.parts[i])
+                           for i, term in enumerate(self.terms))
+            only = solved[live[0] if live else 0]
+            return parts.Sum(solved, only.status, only.gap)
+        exact = None if self.solver == "alternate" else self._exact(w, live)
+        if exact is not None:
+            return exact
+        found = [alternate(self.terms, w, mu, order, thetas, self.cycles, self.tol)
+                 for order, thetas in self._starts(live, start)]
+        cost, _ = _objective(self.terms, w, mu)  # traces may overflow
+        return min(found, key=lambda theta: cost(theta.parts, [theta.decompress()]))
+
+    _several = _one
+
+    def _exact(self, w, live):
+        """The sum solved as one part plus κ corrections; None where that is not known how."""
+        kappas = [self.terms[i].nonzeros(w) for i in live]
+        if len(live) != 2 or kappas.count(None) != 1:
+            return None
+        corrections, i = live if kappas[1] is None else live[::-1]
+        kappa, other = sum(filter(None, kappas)), self.terms[i]
+        if self.solver == "auto" and other.learned * sum(map(size, leaves(w))) > AFFORDABLE:
+            return None
+        joined = isinstance(w, dict) and not isinstance(other, Each)
+        layout = Layout.of(w) if joined else None
+        solved = other.corrected(layout.join(w) if layout else w, kappa)
+        if solved is None:
+            return None
+        found: Any = dict(zip((i, corrections), solved.parts))
+        if layout:
+            found = {j: dataclasses.replace(part, layout=layout) for j, part in found.items()}
+        every = (found.get(j) or term.project(w) for j, term in enumerate(self.terms))
+        return parts.Sum(tuple(every), solved.status, solved.gap)
+
+    def _starts(self, live, start):
+        """Pairs of the order in which the parts take turns and the θ they start from."""
+        cold = [(live[i:] + live[:i], None) for i in range(len(live))]
+        warm = [] if start is None else [(live, start.parts)]
+        if self.restarts:
+            return warm + cold
+        return warm or (cold if self.restarts is None else cold[:1])
+
+    def penalty(self, theta, mu, unit=1.0):
+        return sum(term.penalty(part, mu, unit) for term, part in zip(self.terms, theta.parts))
+
+    def vanishes(self, w):
+        return all(term.vanishes(w) for term in self.terms)
+
+    def __str__(self):
+        given = [f"{f.name}={getattr(self, f.name)!r}" for f in dataclasses.fields(self)[1:]
+                 if getattr(self, f.name) != f.default]
+        if given or any(isinstance(term, Sum) for term in self.terms):
+            return f"sum({', '.join([*map(str, self.terms), *given])})"
+        return " + ".join(map(str, self.terms))
+
+
+def _terms(compression):
+    """What a compression contributes to a flat sum; a sum with options of its own stays whole."""
+    plain = isinstance(compression, Sum) and compression == Sum(*compression.terms)
+    return compression.terms if plain else (compression,)
+
+
+class DescentError(ArithmeticError):
+    """A half-step of an alternation raised its objective: a bug in a projection, not bad input."""
+
+
+def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: list[int],
+              thetas: Sequence[Part] | None, cycles: int, tol: float) -> parts.Sum:
+    """Minimise ‖w − Σ_j Δ_j(θ_j)‖² + Σ_j penalty_j(θ_j) over one part after another, in order.
+
+    θ_i ← argmin ‖(w − Σ_{j≠i} Δ_j(θ_j)) − Δ_i(θ_i)‖² + penalty_i(θ_i), in turn, until a cycle
+    lowers the objective by at most tol of itself, or by no more than rounding. No half-step can
+    raise it, because the θ_i it replaces is feasible for the same problem; a rise above rounding is
+    a DescentError. A new θ_i that is no better within rounding leaves the old one in place.
+
+    Parameters
+    ----------
+    terms : sequence of Compression
+    w : array, or dict of name to array
+    mu : float or None
+    order : list of int
+        Which terms take turns; the others must have zero as their only feasible point.
+    thetas : sequence of Part, or None
+        Where to start; None starts with every part at zero.
+    cycles : int
+    tol : float
+
+    Returns
+    -------
+    parts.Sum
+        "stationary" or "unconverged", with the objective after every half-step as its trace.
+    """
+    zero = combine(lambda t: 0 * t, w)
+    found: list[Any] = list(thetas) if thetas else [
+        None if i in order else term.project(w, mu) for i, term in enumerate(terms)]
+    deltas = [zero if theta is None else theta.decompress() for theta in found]
+    cost, unit = _objective(terms, w, mu)
+    reached = cost(found, deltas)
+    trace, status = [], "unconverged"
+    for _ in range(cycles):
+        before = reached
+        for i in order:
+            residual = combine(operator.sub, w, add([deltas[j] for j in order if j != i]))
+            theta = terms[i].project(residual, mu, found[i])
+            reached = _half_step(w, found, deltas, i, theta, reached, cost, unit)
+            trace.append(reached * unit * unit)
+        if before - reached <= max(tol * reached, sum_slack(w, deltas, reached, unit)):
+            status = "stationary"
+            break
+    return parts.Sum(tuple(found), status, math.inf, tuple(trace))
+
+
+def _half_step(w, thetas, deltas, i, theta, before, cost, unit):
+    """Put θ_i in place unless it is no better; return the objective. A rise is a DescentError."""
+    trial, found = [*deltas], [*thetas]
+    trial[i], found[i] = theta.decompress(), theta
+    reached = cost(found, trial)
+    if reached > before and reached > before + sum_slack(w, trial, before, unit):
+        raise DescentError(f"part {i + 1} of a sum raised the objective from {before!r} to "
+                           f"{reached!r}: its projection is not optimal; please report this")
+    if reached <= before or thetas[i] is None:
+        thetas[i], deltas[i] = theta, trial[i]
+    return min(reached, before)
+
+
+def _objective(terms, w, mu):
+    """The function of (θ, Δ(θ)) that a sum minimises, in units of unit², and the unit.
+
+    It is infinite until every part is set. The unit is a power of two that keeps the squares of
+    w's entries within range.
+    """
+    unit = common_scale(leaves(w))
+
+    def cost(thetas, deltas):
+        if None in thetas:
+            return math.inf
+        near = [combine(lambda t: wide(t) / unit, tree) for tree in (w, *deltas)]
+        distance = sum(map(squared_norm, leaves(combine(operator.sub, near[0], add(near[1:])))))
+        return distance + sum(t.penalty(theta, mu, unit) for t, theta in zip(terms, thetas))
+    return cost, unit
