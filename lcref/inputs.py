@@ -111,7 +111,7 @@ def axis_number(value, name):
 
 def axis_of(w, axis):
     """The axis of w, counted from the start."""
-    number = axis_number(axis, "axis")
+    number = axis_number(axis, f"axis (w has {w.ndim} axes)")
     if not -w.ndim <= number < w.ndim:
         raise ValueError(f"axis must be one of the {w.ndim} axes of w, not {axis!r}")
     return number % w.ndim
