@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from . import __version__
+from .text import kinds
 
 COMPRESSION = "each(quantize(k=2)) + prune(keep=0.01)"
 INPUT_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, OverflowError)
@@ -46,7 +47,8 @@ def _add_compress(verbs):
         "compress", help="compress a net: reference, direct compression, LC", allow_abbrev=False,
         description="Train a reference net (or read one), compress it directly, then run the LC "
         "algorithm, and compare the three. Without flags: LeNet300 on the bundled digits, one bit "
-        "a weight in each layer plus 1% corrections over the net.")
+        "a weight in each layer plus 1% corrections over the net.",
+        epilog=f"Compressions: {kinds()}; A + B is sum(A, B).".replace("%", "%%"))
     verb.set_defaults(run=_compress)
     _add_net_flags(verb.add_argument_group("the net and its data"))
     _add_compression_flags(verb.add_argument_group("the compression"))

@@ -71,6 +71,11 @@ class Compression(ABC):
         return dataclasses.replace(self._one(layout.join(tensors), mu, start), layout=layout)
 
     @property
+    def correctable(self) -> bool:
+        """Whether the sum with κ corrections has a solver of its own, `corrected`."""
+        return False
+
+    @property
     def learned(self) -> int:
         """Entries of a learned codebook."""
         return 0
@@ -79,12 +84,12 @@ class Compression(ABC):
         """κ, where this is the l0 ball over the single weights of w."""
         return None
 
-    def corrected(self, w: Any, kappa: int) -> parts.Sum | None:
+    def corrected(self, w: Any, kappa: int) -> parts.Sum:
         """The C step with at most κ free corrections beside it, a codebook for each array of w.
 
-        Exact or certified, see `projections.joint`; None where no such solution is known.
+        Exact or certified, see `projections.joint`. Whoever wants one codebook joins the arrays.
         """
-        return None
+        raise TypeError(f"{self} has no solver of its own for corrections")
 
     def penalty(self, theta: Part, mu: float | None, unit: float = 1.0) -> float:
         """What θ costs beside the squared distance, in units of unit²: the penalty forms' price."""
@@ -122,6 +127,10 @@ class Each(Compression):
     def _several(self, tensors, mu, start):
         return ByTensor({name: self.inner.project(t, mu, start and start.parts[name])
                          for name, t in tensors.items()})
+
+    @property
+    def correctable(self):
+        return self.inner.correctable
 
     @property
     def learned(self):
@@ -173,7 +182,7 @@ class Sum(Compression):
             raise ValueError("a sum needs at least two compressions")
         options = checked(solver=solver, restarts=restarts, cycles=cycles, tol=tol)
         _set(self, **{"terms": terms, "restarts": None, **options})
-        if solver == "exact" and self._exact(np.zeros(1), range(len(terms))) is None:
+        if solver == "exact" and not self._solvable(np.zeros(1), range(len(terms))):
             raise ValueError("solver='exact' takes a quantization whose codebook is fixed, two "
                              f"opposite values or k values, plus prune(kappa or keep), not {self}")
 
@@ -186,9 +195,8 @@ class Sum(Compression):
                            for i, term in enumerate(self.terms))
             only = solved[live[0] if live else 0]
             return parts.Sum(solved, only.status, only.gap)
-        exact = None if self.solver == "alternate" else self._exact(w, live)
-        if exact is not None:
-            return exact
+        if self.solver != "alternate" and (pair := self._solvable(w, live)):
+            return self._exact(w, *pair)
         found = [alternate(self.terms, w, mu, order, thetas, self.cycles, self.tol)
                  for order, thetas in self._starts(live, start)]
         cost, _ = _objective(self.terms, w, mu)  # traces may overflow
@@ -196,24 +204,25 @@ class Sum(Compression):
 
     _several = _one
 
-    def _exact(self, w, live):
-        """The sum solved as one part plus κ corrections; None where that is not known how."""
-        kappas = [self.terms[i].nonzeros(w) for i in live]
-        if len(live) != 2 or kappas.count(None) != 1:
-            return None
-        corrections, i = live if kappas[1] is None else live[::-1]
-        kappa, other = sum(filter(None, kappas)), self.terms[i]
-        if self.solver == "auto" and other.learned * sum(map(size, leaves(w))) > AFFORDABLE:
-            return None
+    def _solvable(self, w, live):
+        """(the corrections, the other part) where the live parts are such a pair, else ()."""
+        pairs = [(j, i) for j, i in (live, live[::-1])
+                 if self.terms[j].nonzeros(w) is not None] if len(live) == 2 else []
+        if len(pairs) != 1 or not self.terms[pairs[0][1]].correctable:
+            return ()
+        cost = self.terms[pairs[0][1]].learned * sum(map(size, leaves(w)))
+        return pairs[0] if cost <= AFFORDABLE or self.solver == "exact" else ()
+
+    def _exact(self, w, j, i):
+        """The sum solved as part i plus the corrections j."""
+        kappa, other = self.terms[j].nonzeros(w), self.terms[i]
         joined = isinstance(w, dict) and not isinstance(other, Each)
         layout = Layout.of(w) if joined else None
         solved = other.corrected(layout.join(w) if layout else w, kappa)
-        if solved is None:
-            return None
-        found: Any = dict(zip((i, corrections), solved.parts))
+        found: Any = {i: solved.parts[0], j: solved.parts[1]}
         if layout:
-            found = {j: dataclasses.replace(part, layout=layout) for j, part in found.items()}
-        every = (found.get(j) or term.project(w) for j, term in enumerate(self.terms))
+            found = {i: dataclasses.replace(part, layout=layout) for i, part in found.items()}
+        every = (found.get(i) or term.project(w) for i, term in enumerate(self.terms))
         return parts.Sum(tuple(every), solved.status, solved.gap)
 
     def _starts(self, live, start):

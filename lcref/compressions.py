@@ -54,13 +54,17 @@ class Quantize(Compression):
         return (scaled_codebook if self.scale else nearest)(w, self.codebook)
 
     @property
+    def correctable(self):
+        return not self.scale
+
+    @property
     def learned(self):
         return self.k or 0
 
     def corrected(self, w, kappa):
         if self.k is not None:
             return kmeans_l0(w, self.k, kappa)
-        return None if self.scale else codebook_l0(w, self.codebook, kappa)
+        return codebook_l0(w, self.codebook, kappa)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Binary(Compression):
     """Every weight ±1, or with scale ±a with a learned magnitude a."""
 
     scale: bool = False
+    correctable = True
 
     def _one(self, w, mu, start):
         return binary(w, self.scale)
@@ -85,8 +90,12 @@ class Ternary(Compression):
     def _one(self, w, mu, start):
         return ternary(w, self.scale)
 
+    @property
+    def correctable(self):
+        return not self.scale
+
     def corrected(self, w, kappa):
-        return None if self.scale else codebook_l0(w, (-1, 0, 1), kappa)
+        return codebook_l0(w, (-1, 0, 1), kappa)
 
 
 @dataclass(frozen=True)
@@ -94,12 +103,13 @@ class PowersOfTwo(Compression):
     """Every weight 0 or ±2⁻ⁱ, i = 0..c."""
 
     c: int
+    correctable = True
 
     def _one(self, w, mu, start):
         return powers_of_two(w, self.c)
 
     def corrected(self, w, kappa):
-        return codebook_l0(w, signed_powers(self.c), kappa)
+        return codebook_l0(w, signed_powers(leaves(w)[0], self.c), kappa)
 
 
 @dataclass(frozen=True)
@@ -200,7 +210,9 @@ class LowRank(Compression):
 
     def __post_init__(self):
         super().__post_init__()
-        exactly_one("lowrank", rank=self.rank, alpha=self.alpha)
+        if exactly_one("lowrank", rank=self.rank, alpha=self.alpha) == "rank" and (
+                self.cost != "storage" or self.positions != 1):
+            raise ValueError("cost and positions go with alpha, not with rank")
 
     def _one(self, w, mu, start):
         matrix = as_matrix(w, self.scheme)

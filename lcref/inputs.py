@@ -40,7 +40,7 @@ def whole(value, name, least=0):
 def nonnegative(value, name):
     """`value` as a finite float that is not negative."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, (str, bytes, bool)) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < math.inf:
@@ -88,7 +88,8 @@ def strictly_ascending(codebook, w):
 def ascending(value, name):
     """A codebook as a tuple of finite floats, strictly ascending."""
     try:
-        entries = () if isinstance(value, (str, bytes, dict)) else tuple(map(float, value))
+        entries = () if isinstance(value, (str, bytes, dict)) or any(
+            isinstance(entry, (str, bytes, bool)) for entry in value) else tuple(map(float, value))
     except (TypeError, ValueError):
         entries = ()
     if not entries or not all(map(math.isfinite, entries)) or list(entries) != sorted(set(entries)):

@@ -11,6 +11,14 @@ KINDS = {kind.__name__.lower(): kind
          for kind in (Quantize, Binary, Ternary, PowersOfTwo, Round, Prune, LowRank, Each, Sum)}
 
 
+def kinds() -> str:
+    """Every kind of compression with its keywords, for help texts."""
+    takes = {Each: ["A"], Sum: ["A, B, ..."]}
+    return ", ".join("{}({})".format(name, ", ".join(takes.get(kind, []) + [
+        f"{field.name}=" for field in dataclasses.fields(kind)
+        if field.name not in ("terms", "inner")])) for name, kind in KINDS.items())
+
+
 def parse(text: str) -> Compression:
     """Read a compression from its text, such as "each(quantize(k=2)) + prune(keep=0.03)".
 
@@ -79,9 +87,10 @@ def _build(node, fail):
     name = node.func.id
     if name not in KINDS:
         fail(node, f"unknown compression {name!r}{did_you_mean(name, KINDS)}")
+    if node.args and name not in ("each", "sum"):
+        first = dataclasses.fields(KINDS[name])[0].name
+        fail(node.args[0], f"{name} takes keywords, such as {name}({first}=...)")
     inner = [_build(argument, fail) for argument in node.args]
-    if inner and name not in ("each", "sum"):
-        fail(node.args[0], f"{name} takes keywords, not a compression")
     if name == "each" and len(inner) != 1:
         fail(node, "each needs one compression")
     options = {keyword.arg: _option(KINDS[name], keyword, node, fail) for keyword in node.keywords}
@@ -108,4 +117,4 @@ def _option(kind, keyword, call, fail):
     try:
         return ast.literal_eval(keyword.value)
     except (TypeError, ValueError):
-        return fail(keyword.value, f"{keyword.arg} must be a plain number or text")
+        return fail(keyword.value, f"{keyword.arg} must be a plain number, or text in quotes")

@@ -256,3 +256,19 @@ def test_slices_shared_by_tensors_of_two_dtypes_are_an_error():
 def test_a_list_of_arrays_is_no_task(compression):
     with pytest.raises(TypeError, match="not a list"):
         compression.project([np.array([1.0, 2]), np.array([3.0])])
+
+
+@pytest.mark.parametrize("make", [
+    lambda: LowRank(2, cost="flops"), lambda: LowRank(2, positions=9), lambda: Prune(radius="5"),
+    lambda: Prune(alpha=True), lambda: Quantize(codebook=["1", "2"]),
+    lambda: Quantize(codebook=[True, 2]), lambda: Sum(Binary(), Ternary(), tol="1e-3")])
+def test_a_setting_that_would_be_ignored_or_is_no_number_is_an_error(make):
+    with pytest.raises(ValueError):
+        make()
+
+
+def test_a_power_of_two_that_the_dtype_has_not_is_an_error_that_names_c_in_a_sum_too():
+    w = np.ones(3, dtype=np.float32)
+    for compression in (PowersOfTwo(150), PowersOfTwo(150) + Prune(kappa=1)):
+        with pytest.raises(ValueError, match="^c must leave .* float32, not 150$"):
+            compression.project(w)

@@ -133,7 +133,7 @@ MISTAKES = [
     ("binary() +▸", "not a compression"),
     ("quantize(k=▸n)", "k must be"),
     ("binary() + quantize(k=▸1+1)", "k must be"),
-    ("quantize(▸2)", "expected a compression"),
+    ("quantize(▸2)", "takes keywords, such as quantize\\(k="),
     ("prune(kappa=1) + ▸3", "expected a compression"),
     ("▸binary", "expected a compression"),
     ("binary(▸ternary())", "takes keywords"),

@@ -20,6 +20,7 @@ from .quantize import best_starts, binary, kmeans, nearest, run_means, signs
 
 SMALL = 512  # entries up to which all pairs (i, j) are tabulated
 PRICES = 60  # prices tried at most; about five are enough
+_DOUBT = 4 * EPS  # of P·x at an end of a run, see _layer
 
 
 def codebook_l0(w: Any, codebook: Any, kappa: int) -> Sum:
@@ -36,7 +37,7 @@ def codebook_l0(w: Any, codebook: Any, kappa: int) -> Sum:
     ----------
     w : array of shape (...), real floating, or a list or dict of arrays
     codebook : sequence of k numbers, or a list or dict of codebooks, one for each array
-        Strictly ascending once cast to w's dtype.
+        Strictly ascending once cast to w's dtype. A dict has the names of w.
     kappa : int, at least 0
         Shared by all arrays.
 
@@ -57,13 +58,8 @@ def codebook_l0(w: Any, codebook: Any, kappa: int) -> Sum:
     O(n log k). Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
     """
     arrays, kappa = _checked(w, kappa)
-    several = isinstance(codebook, (list, dict)) and any(
-        hasattr(c, "__len__") or getattr(c, "ndim", 0) for c in leaves(codebook))
-    each = leaves(codebook) if several else [codebook] * len(arrays)
-    if len(each) != len(arrays):
-        raise ValueError(f"codebook must be one for all or one for each of the {len(arrays)} "
-                         f"arrays, not {len(each)}")
-    return _corrected(w, [nearest(t, c) for t, c in zip(arrays, each)], kappa)
+    books = [nearest(t, c) for t, c in zip(arrays, _codebook_each(w, codebook, len(arrays)))]
+    return _corrected(w, books, kappa)
 
 
 def scaled_binary_l0(w: Any, kappa: int) -> Sum:
@@ -155,6 +151,21 @@ def kmeans_l0(w: Any, k: int, kappa: int) -> Sum:
     return _learned(w, k, kappa, lambda t: kmeans(t, k), lambda t: t, book)
 
 
+def _codebook_each(w, codebook, count):
+    """The codebook of each array: by name, one by one, or one for all."""
+    if isinstance(codebook, dict):
+        if not isinstance(w, dict) or set(codebook) != set(w):
+            raise ValueError(f"a dict of codebooks must have the names of w, not {list(codebook)}")
+        return [codebook[name] for name in w]
+    if not (isinstance(codebook, list) and any(hasattr(entry, "__len__") or getattr(
+            entry, "ndim", 0) for entry in codebook)):
+        return [codebook] * count
+    if len(codebook) != count:
+        raise ValueError(f"codebook must be one for all or one for each of the {count} arrays, "
+                         f"not {len(codebook)}")
+    return codebook
+
+
 def _checked(w, kappa):
     """The arrays of w, and kappa up to the number of their entries."""
     arrays = leaves(w)
@@ -171,8 +182,12 @@ def _corrected(w, books, kappa, gap=0.0):
     each = iter(books)
     books = combine(lambda t: next(each), w)
     residual = combine(lambda t, theta: wide(t) - wide(theta.decompress()), w, books)
-    s = l0_ball(residual if layout is None else layout.join(residual), kappa)
-    values = array_namespace(s.values).astype(s.values, leaves(w)[0].dtype)
+    residual = residual if layout is None else layout.join(residual)
+    xp, dtype = array_namespace(residual), leaves(w)[0].dtype
+    if kappa and float(xp.max(xp.abs(residual))) > float(xp.finfo(dtype).max):
+        raise ValueError(f"a weight is farther from its codebook than {dtype} can hold")
+    s = l0_ball(residual, kappa)
+    values = xp.astype(s.values, dtype)
     s = dataclasses.replace(s, values=values, layout=layout)
     theta = books if layout is None else ByTensor(books)
     return Sum((theta, s), "certified" if gap else "exact", gap)
@@ -204,9 +219,11 @@ def _kmeans_with_outliers(xs, k, kappa):
     if k == 1 and len(xs) == 1:
         start = _narrowest_window(xs[0], n - kappa)
         return [_means(xs[0], [(start, start + n - kappa)])], 0.0
-    middles = [x[size(x) // 2] for x in xs]
+    best = _trimmed(xs, [kmeans(x, k).entries for x in xs], kappa)
+    middles = best.middles
     centred = [x - middle for x, middle in zip(xs, middles)]
-    entries, gap = _shared_price(centred, k, kappa)
+    entries, gap = _shared_price(centred, k, kappa,
+                                 [c - middle for c, middle in zip(best.entries, middles)])
     return [c + middle for c, middle in zip(entries, middles)], gap
 
 
@@ -221,9 +238,11 @@ def _means(x, runs):
 def _narrowest_window(x, length):
     """Where the window of least Σ (x_i − mean)² starts, of all windows of ascending x of a length.
 
-    Every window is the end of one row, entries that all windows share, and the beginning of
-    another row. All three are summed outwards with the centre at an entry of the window, so that
-    no entry outside the window enters its sums.
+    Every window is the end of one row, entries that all windows share (where two windows always
+    meet, so that few entries need running sums), and the beginning of another row. All three are
+    summed outwards from the centre c, an entry of the window, so that no entry outside it enters
+    its sums. As (mean − c)² ≤ SS, Σ (x − c)² ≤ (length + 1)·SS: sums that are off by a few ε
+    of themselves give SS within the published tolerance.
     """
     xp, n, spare = array_namespace(x), size(x), size(x) - length
     if spare < length:
@@ -237,22 +256,23 @@ def _narrowest_window(x, length):
         before, shared, after = blocks[:-1, :] - centres, x[:0], blocks[1:, :-1] - centres
 
     def totals(a, c, b):  # of a[r:], c and b[:r], for every r
-        a = xp.flip(xp.cumulative_sum(xp.flip(a, axis=1), axis=1), axis=1)
-        return a + xp.sum(c) + xp.cumulative_sum(b, axis=1, include_initial=True)
+        return xp.flip(running_sums(xp.flip(a, axis=1))[:, 1:], axis=1) + xp.sum(c) + (
+            running_sums(b))
     spreads = totals(before * before, shared * shared, after * after)
     spreads -= totals(before, shared, after) ** 2 / length
     return int(xp.argmin(xp.reshape(spreads, (-1,))[:spare + 1]))
 
 
-def _shared_price(xs, k, kappa):
+def _shared_price(xs, k, kappa, entries):
     """Entries for each ascending, centred x and the gap, by the price that all corrections share.
 
     The solutions of all prices are the corners of the convex hull of (corrections, distortion).
     Two that enclose κ are drawn together: by the price that the best point found suggests, else
-    by the slope of the line between them, until that line is an edge of the hull.
+    by the slope of the line between them. It ends at a corner with κ corrections, which is
+    optimal, or where that slope gives an old corner: then the line is an edge of the hull.
     """
     layers = [_layer(x) for x in xs]
-    best = _trimmed(xs, [kmeans(x, k).entries for x in xs], kappa)
+    best = _trimmed(xs, entries, kappa)
     low, high, guess, bound = (0.0, sum(map(size, xs)), 0.0), None, best.price, 0.0
     for _ in range(PRICES):
         if best.distortion == 0:
@@ -266,10 +286,10 @@ def _shared_price(xs, k, kappa):
         best = min(best, found, key=lambda point: point.distortion)
         repeated = corner[1] in (low[1], high and high[1])
         if corner[1] == kappa or (repeated and high and not inside):
-            break
+            break  # optimal, or an edge of the hull
         low, high = (corner, high) if corner[1] > kappa else (low, corner)
         guess = 0.0 if repeated else found.price
-    return best.entries, _gap(best, bound, xs)
+    return best.entries, _gap(best, bound, xs, k)
 
 
 def _slope(low, high):
@@ -279,16 +299,20 @@ def _slope(low, high):
     return (high[2] - low[2]) / (low[1] - high[1])
 
 
-def _gap(best, bound, xs):
-    """How far the point may lie above the optimum: 0 where that is within the tolerance.
+def _gap(best, bound, xs, k):
+    """How far the point may lie above the optimum: 0 where that is within rounding.
 
-    Sums outwards from the centre are off by at most n·ε of all squares. Where the outliers make
-    that more than the tolerance, which counts the kept ones, it is part of the gap.
+    Rounding is that of residuals from entries as large as M, summed. It holds the costs of prices
+    too, ε of the n·α that they reach in each of k layers. The doubt of `_layer` comes on top where
+    it is more than that, 2k times: at both ends of every run.
     """
-    n, largest = sum(map(size, xs)), max(float(abs(x[i])) for x in xs for i in (0, -1))
-    allowed = slack(n, EPS, best.spread, 0.0, largest)
-    lost = n * EPS * sum(squared_norm(x) for x in xs if size(x) > SMALL)
-    gap = max(best.distortion - bound, 0.0) + (lost if lost > allowed else 0.0)
+    n, sizes = sum(map(size, xs)), [abs(x) for x in xs]
+    largest = max(float(array_namespace(x).max(x)) for x in sizes)
+    doubt = sum(_DOUBT * float(array_namespace(x).max(x) * array_namespace(x).sum(x))
+                for x in sizes if size(x) > SMALL)
+    allowed = slack(n, EPS, best.distortion, largest * math.sqrt(n * best.distortion), largest)
+    allowed += k * n * EPS * best.price
+    gap = max(best.distortion - bound, 0.0) + (2 * k * doubt if 2 * k * doubt > allowed else 0.0)
     return gap if gap > allowed else 0.0
 
 
@@ -297,8 +321,8 @@ class _Point(NamedTuple):
 
     distortion: float
     entries: list[Array]
-    spread: float  # Σ x² of the kept weights
-    price: float  # at which no weight would rather be corrected, or the other way round
+    middles: list[Array]  # the median of the kept weights of each x
+    price: float  # from the largest squared residual kept to the smallest left out, or twice that
 
 
 def _trimmed(xs, entries, kappa, steps=8):
@@ -313,8 +337,9 @@ def _trimmed(xs, entries, kappa, steps=8):
             break
         inner = max(float(xp.max(xp.abs(r))) for r in residual)
         outer = float(xp.min(xp.abs(corrections.values)))
-        spread = sum(squared_norm(keep * x) for x, keep in zip(xs, kept))
-        best = _Point(value, entries, spread, inner * min(outer, 2 * inner))
+        inside = [x[keep > 0] if float(xp.max(keep)) else x for x, keep in zip(xs, kept)]
+        best = _Point(value, entries, [x[size(x) // 2] for x in inside],
+                      inner * min(outer, 2 * inner))
         entries = [_centres(x, book.codes, keep, c)
                    for x, book, keep, c in zip(xs, books.parts, kept, entries)]
     return best
@@ -323,7 +348,8 @@ def _trimmed(xs, entries, kappa, steps=8):
 def _centres(x, codes, kept, entries):
     """The mean of the kept weights of each code; a code that has none is dropped."""
     xp = array_namespace(x)
-    cuts = xp.searchsorted(codes, xp.arange(size(entries) + 1, dtype=codes.dtype, device=device(x)))
+    cuts = xp.searchsorted(xp.astype(codes, xp.int64), xp.arange(size(entries) + 1, dtype=xp.int64,
+                                                                 device=device(x)))
 
     def totals(y):
         sums = xp.take(xp.cumulative_sum(y, include_initial=True), cuts)
@@ -363,7 +389,9 @@ def _layer(x):
 
     SS(i, j) = Σ (x − mean)² over the weights i..j−1 of ascending x. Few weights are tabulated;
     many take divide and conquer, since the best i grows with j: SS(a, c) + SS(b, d) ≤ SS(a, d) +
-    SS(b, c) for a ≤ b ≤ c ≤ d.
+    SS(b, c) for a ≤ b ≤ c ≤ d. Their sums run outwards from 0, the middle of the weights that a
+    first answer keeps. Where P = Σ x up to an end of a run is large, at outliers, a few ε of
+    P·x there are in doubt; the run is charged for that.
     """
     xp, n = array_namespace(x), size(x)
     if n <= SMALL:
@@ -373,11 +401,14 @@ def _layer(x):
             costs = best[:, None] + table
             return xp.min(costs, axis=0), xp.argmin(costs, axis=0)
         return tabulated
-    sums, squares = _sums_outwards(x), _sums_outwards(x * x)
+    centre = int(xp.sum(xp.astype(x < 0, xp.int64)))
+    sums, squares = _sums_outwards(x, centre), _sums_outwards(x * x, centre)
+    ends = xp.concat([x[:centre], xp.zeros_like(x[:1]), x[centre:]])
+    doubt = _DOUBT * xp.abs(sums * ends)
     index = xp.arange(n + 1, dtype=x.dtype, device=device(x))
 
     def layer(best):
-        reward = squares - best
+        reward = squares - best - doubt
 
         def value(i, at):  # −F(i) − SS(i, j), but for the squares up to j
             found = at(sums) - xp.take(sums, i)
@@ -386,15 +417,14 @@ def _layer(x):
             found += xp.take(reward, i)
             return found
         found, starts = best_starts(value, sums)
-        return squares - found, starts
+        return squares - found + doubt, starts
     return layer
 
 
-def _sums_outwards(x):
-    """Σ x over the entries from the middle one c up to j, negative for j < c; j = 0..n."""
-    xp, c = array_namespace(x), size(x) // 2
-    below, above = xp.flip(xp.cumulative_sum(xp.flip(x[:c]))), xp.cumulative_sum(x[c:])
-    return xp.concat([-below, xp.zeros_like(x[:1]), above])
+def _sums_outwards(y, c):
+    """Σ y over the entries from c up to j, negative for j < c; j = 0..n."""
+    below, above = running_sums(array_namespace(y).flip(y[:c])), running_sums(y[c:])
+    return array_namespace(y).concat([-array_namespace(y).flip(below)[:-1], above])
 
 
 def _all_spreads(x):
@@ -403,12 +433,26 @@ def _all_spreads(x):
     d = xp.triu(x[None, :] - x[:, None])
     index = xp.arange(n + 1, dtype=x.dtype, device=device(x))
     length = index[None, :] - index[:-1, None]  # (n, n + 1)
-    sums = xp.cumulative_sum(d, axis=1, include_initial=True)
-    squares = xp.cumulative_sum(d * d, axis=1, include_initial=True)
+    sums, squares = running_sums(d), running_sums(d * d)
     spreads = squares - sums * sums / xp.clip(length, min=1.0)
     spreads = xp.where(length < 0, xp.full_like(length, xp.inf), spreads)
     last = xp.where(index < n, xp.full_like(index, xp.inf), xp.zeros_like(index))
     return xp.concat([spreads, last[None, :]])
+
+
+def running_sums(x: Array) -> Array:
+    """Sums of the first 0, 1, .. n entries along the last axis, each off by about one rounding.
+
+    A running sum loses a little at every step; what each step lost is exact (a difference of two
+    floating numbers is a floating number plus an error that is one too) and summed beside it.
+    """
+    xp = array_namespace(x)
+    total = xp.cumulative_sum(x, axis=-1, include_initial=True)
+    before, after = total[..., :-1], total[..., 1:]
+    step = after - before
+    virtual = after - step
+    error = (after - (step + virtual)) + (virtual - before)
+    return total + xp.cumulative_sum((x - step) - error, axis=-1, include_initial=True)
 
 
 def _running_minimum(x):

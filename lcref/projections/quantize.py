@@ -94,14 +94,15 @@ def powers_of_two(w: Array, c: int) -> Codebook:
     -----
     O(n log c). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
     """
-    c, limits = whole(c, "c"), real_array(w).finfo(w.dtype)
+    real_array(w)
+    return nearest(w, signed_powers(w, c))
+
+
+def signed_powers(w: Array, c: int) -> list[float]:
+    """0 and ±2⁻ⁱ for i = 0..c, ascending; ValueError where w's dtype has no 2⁻ᶜ."""
+    c, limits = whole(c, "c"), array_namespace(w).finfo(w.dtype)
     if 2.0**-min(c, 1100) < float(limits.smallest_normal) * float(limits.eps):
         raise ValueError(f"c must leave 2^-c distinct from zero in {w.dtype}, not {c}")
-    return nearest(w, signed_powers(c))
-
-
-def signed_powers(c: int) -> list[float]:
-    """0 and ±2⁻ⁱ for i = 0..c, ascending."""
     powers = [2.0**-i for i in range(c + 1)]
     return [-p for p in powers] + [0.0] + powers[::-1]
 

@@ -928,3 +928,64 @@ def test_arrays_of_different_dtypes_are_refused(joint):
 def test_no_arrays_at_all_are_refused(joint, w):
     with pytest.raises(ValueError, match="no tensors|at least one|empty"):
         joint.project(w, joint.usual, 1)
+
+
+# ---- answers that rounding, or a code of one byte, once spoilt
+
+
+def test_a_gap_is_reported_where_most_weights_of_an_array_are_corrected_and_lie_far():
+    far = [-1e8 * i * i for i in range(1, 8)]
+    w = np.array([-1.0, 2, -9, 5, -16, -2, *far])
+    theta = kmeans_l0(w, 2, 8)
+    least = oracles.kmeans_l0_runs(w, 2, 8)[8]
+    excess = objective(w, theta.decompress()) - least
+    # the optimum is on no corner of the hull of prices, so a gap of several units must be told
+    assert excess <= Fraction(theta.gap) + Fraction(2) ** -20  # entries of 1e9 rounded: under 1e-6
+
+
+@pytest.mark.parametrize("project", [lambda w, kappa: kmeans_l0(w, 1, kappa), scaled_binary_l0])
+def test_the_narrowest_of_two_nearly_equal_windows_of_thousands_is_found(project):
+    for seed in range(6):
+        n, d = 5000, np.random.default_rng(seed).uniform(1, 2)
+        near = d * (1 + 1e-9 * (seed - 2.5))
+        w = np.concatenate([np.full(n, 4 - d), [4.0], np.full(n, 4 + near)])
+        found = objective(w, project(w, n).decompress())
+        least = min((Fraction(4) - Fraction(x)) ** 2 for x in (w[0], w[-1])) * n / (n + 1)
+        # the published constant, with D about the mean of the kept ones and M² under 64
+        slack = 8 * w.size * Fraction(2) ** -52 * least + w.size * Fraction(64, 2**104)
+        assert found <= least + slack
+
+
+def test_outliers_of_a_million_times_the_spread_do_not_hide_the_best_clusters_of_many_weights():
+    rng = np.random.default_rng(1)
+    base = np.concatenate([rng.normal(c, 0.05, 50) for c in range(10)]) + 1e7
+    w = [np.concatenate([base, rng.uniform(-100, 100, 600)]), np.repeat([-1.0, 1.0], 1000)]
+    theta = kmeans_l0(w, 8, 600)
+    feasible = objective(base, kmeans(base, 8).decompress())  # and the 600 corrected
+    # 500 entries at 1e7 are rounded by up to 2⁻³⁰ each, times a residual of about 1
+    assert objective(flat(w), flat(theta.decompress())) <= feasible + Fraction(500, 2**30)
+    assert theta.gap > 0
+
+
+@pytest.mark.parametrize("dtype, far", [(np.float16, 6e4), (np.float32, 3e38),
+                                        (np.float64, 1.7e308)])
+def test_a_correction_that_the_dtype_cannot_hold_is_an_error(dtype, far):
+    with pytest.raises(ValueError, match="farther from its codebook"), np.errstate(over="ignore"):
+        codebook_l0(np.array([far], dtype), [-far], 1)
+
+
+def test_codebooks_by_name_go_to_the_arrays_of_that_name():
+    w = {"a": np.array([1.0, 2]), "b": np.array([10.0, 27])}
+    theta = codebook_l0(w, {"b": [10.0, 20], "a": [0.0, 2]}, 1)
+    assert bits(theta.parts[0].decompress()) == bits({"a": np.array([0.0, 2]),
+                                                      "b": np.array([10.0, 20])})
+    for names in ("xy", "ac", "abc"):
+        with pytest.raises(ValueError, match="names of w"):
+            codebook_l0(w, dict.fromkeys(names, [0.0]), 1)
+
+
+def test_two_hundred_and_fifty_six_values_are_all_kept():
+    w = np.concatenate([np.repeat(np.arange(256.0), 3) + np.tile([0, 0.1, -0.1], 256), [1e4]])
+    theta = kmeans_l0(w, 256, 1)
+    # 1e4 is corrected, and each of 256 triples costs 2·0.1² about its mean
+    assert objective(w, theta.decompress()) == pytest.approx(256 * 0.02, rel=1e-9)
