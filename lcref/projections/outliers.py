@@ -34,7 +34,8 @@ def kmeans_with_outliers(xs: list[Array], k: int, kappa: int) -> tuple[list[Arra
         runs = _shared_count([_counted(x, k, min(kappa, size(x))) for x in xs], kappa)
         return [_means(x, found) for x, found in zip(xs, runs)], 0.0
     largest = l0_ball(array_namespace(*xs).concat(xs), kappa).decompress()
-    starts = ([wide(x == x) for x in xs], [wide(s == 0) for s in Layout.of(xs).split(largest)])
+    starts = ([array_namespace(x).ones_like(x) for x in xs],  # K-means first, or corrections
+              [wide(s == 0) for s in Layout.of(xs).split(largest)])
     best = min((_alternated(xs, k, kappa, kept, 1) for kept in starts), key=_distortion)
     middles = [x[size(x) // 2] for x in map(_kept, xs, best.kept)]
     centred = [x - middle for x, middle in zip(xs, middles)]
@@ -189,7 +190,7 @@ class _Point(NamedTuple):
     distortion: float
     entries: list[Array]
     kept: list[Array]  # 1.0 where a weight is kept, 0.0 where it is corrected
-    price: float  # from the largest squared residual kept to the smallest left out, or twice that
+    price: float  # between the largest squared residual kept, r², and the least one left out; ≤ 2r²
 
 
 def _distortion(point):
