@@ -999,9 +999,10 @@ def test_the_narrowest_of_two_nearly_equal_windows_of_thousands_is_found(project
 
 @for_learned_codebooks
 @pytest.mark.parametrize("far", [-1e8, 1e8])
-def test_an_outlier_on_either_side_does_not_blur_the_narrowest_window(joint, far):
-    # of 1 + i·2⁻³⁰, i = 0, 1, 2, 3, 5, the first four are nearest to one another
-    w = np.array([*(1 + i * 2.0**-30 for i in (0, 1, 2, 3, 5)), far])
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_an_outlier_on_either_side_does_not_blur_the_narrowest_window(joint, far, sign):
+    # of 1 ± i·2⁻³⁰, i = 0, 1, 2, 3, 5, the first four are nearest to one another
+    w = np.array([*(1 + sign * i * 2.0**-30 for i in (0, 1, 2, 3, 5)), far])
     kept = joint.project(w, 1, 2).parts[1].decompress() == 0
     assert kept.tolist() == [True, True, True, True, False, False]
 
