@@ -206,12 +206,14 @@ class Sum(Compression):
 
     def _solvable(self, w, live):
         """(the corrections, the other part) where the live parts are such a pair, else ()."""
-        pairs = [(j, i) for j, i in (live, live[::-1])
-                 if self.terms[j].nonzeros(w) is not None] if len(live) == 2 else []
-        if len(pairs) != 1 or not self.terms[pairs[0][1]].correctable:
+        if len(live) != 2:
             return ()
-        cost = self.terms[pairs[0][1]].learned * sum(map(size, leaves(w)))
-        return pairs[0] if cost <= AFFORDABLE or self.solver == "exact" else ()
+        pairs = [(j, i) for j, i in (live, live[::-1]) if self.terms[j].nonzeros(w) is not None]
+        if len(pairs) != 1:
+            return ()
+        other, n = self.terms[pairs[0][1]], sum(map(size, leaves(w)))
+        affordable = self.solver == "exact" or other.learned * n <= AFFORDABLE
+        return pairs[0] if other.correctable and affordable else ()
 
     def _exact(self, w, j, i):
         """The sum solved as part i plus the corrections j."""
@@ -221,8 +223,8 @@ class Sum(Compression):
         solved = other.corrected(layout.join(w) if layout else w, kappa)
         found: Any = {i: solved.parts[0], j: solved.parts[1]}
         if layout:
-            found = {i: dataclasses.replace(part, layout=layout) for i, part in found.items()}
-        every = (found.get(i) or term.project(w) for i, term in enumerate(self.terms))
+            found = {at: dataclasses.replace(part, layout=layout) for at, part in found.items()}
+        every = (found.get(at) or term.project(w) for at, term in enumerate(self.terms))
         return parts.Sum(tuple(every), solved.status, solved.gap)
 
     def _starts(self, live, start):

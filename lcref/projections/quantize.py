@@ -53,10 +53,10 @@ def nearest(w: Array, codebook: Array) -> Codebook:
     entries = strictly_ascending(codebook, w)
     near_1, scale = moderate(entries)  # the midpoints of subnormal numbers are exact too
     x = xp.clip(xp.reshape(xp.astype(w, xp.float64), (-1,)), float(entries[0]), float(entries[-1]))
-    return _codebook(nearest_codes(x / scale, near_1), entries, w, "fixed")
+    return _codebook(_nearest_codes(x / scale, near_1), entries, w, "fixed")
 
 
-def nearest_codes(x, entries):
+def _nearest_codes(x, entries):
     """Index of the nearest entry; at a midpoint the smaller magnitude, then the smaller entry."""
     xp = array_namespace(x)
     below, above = entries[:-1], entries[1:]
@@ -145,7 +145,7 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     entries, _ = moderate(strictly_ascending(codebook, w))
     x, scale = moderate(xp.reshape(w, (-1,)))
     levels = _best_scale(x, entries) * entries
-    codes = nearest_codes(x, levels)
+    codes = _nearest_codes(x, levels)
     chosen = xp.take(entries, codes)  # the scale once more, from whole sums
     p, q = float(xp.sum(x * chosen)), float(xp.sum(chosen * chosen))
     limit = float(xp.finfo(w.dtype).max) / scale  # an entry beyond it is not used
