@@ -1,6 +1,5 @@
 """The table of projections: what each one minimises, over what, and who knows the optimum."""
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Callable
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from lcref import projections
 from lcref.tolerance import objective_slack
 from lcref.verify import oracles
+from lcref.verify.cases import codebooks, matrices, prices, radii, vectors
 
 # ---- reading an answer
 
@@ -57,91 +57,6 @@ def slack(problem, w, theta):
     distance = sum(abs(difference) for difference in differences(w, theta))
     subnormal = w.size * h**2 + (0 if problem.stationary else 2 * h * distance)
     return Fraction(published) * Fraction(4) ** exponent + subnormal
-
-
-# ---- inputs
-
-# Small integers make ties and duplicates common; six decimals make them rare; powers of ten spread
-# the magnitudes.
-VALUES = st.one_of(
-    st.integers(-3, 3).map(float),
-    st.integers(-10**6, 10**6).map(lambda i: i / 10**6),
-    st.integers(-12, 0).map(lambda e: 10.0**e),
-)
-OFFSETS = st.sampled_from([0.0, 0.0, 0.0, 1.0, -1e3, 1e8])
-EXPONENTS = {np.float64: (-160, 150), np.float32: (-20, 18)}
-
-
-@st.composite
-def vectors(draw, max_size=8, shape=None, at_all_scales=True):
-    """Draw one vector (or an array of the given shape), double or single, at any scale."""
-    dtype = draw(st.sampled_from([np.float64, np.float32]))
-    size = (0, max_size) if shape is None else (math.prod(shape),) * 2
-    w = np.array(draw(st.lists(VALUES, min_size=size[0], max_size=size[1])))
-    if at_all_scales:
-        exponent = draw(st.one_of(st.just(0), st.integers(*EXPONENTS[dtype])))
-        w = (w + draw(OFFSETS)) * 10.0**exponent
-    return w.astype(dtype).reshape(w.shape if shape is None else shape)
-
-
-@st.composite
-def matrices(draw, max_size=8, at_all_scales=True):
-    """Draw one matrix of at most about max_size entries; often of low rank."""
-    side = 2 + math.isqrt(max_size) // 2
-    m = draw(st.sampled_from([0, *range(1, side + 1)] + 2 * [*range(1, side + 1)]))  # few empty
-    n = draw(st.integers(1, side))
-    w = draw(vectors(shape=(m, n), at_all_scales=at_all_scales))
-    if m > 1 and draw(st.booleans()):
-        w[-1] = w[0]
-    return w
-
-
-def unit_of(w):
-    """The power of two under the largest magnitude; 1 for zeros."""
-    largest = float(np.max(np.abs(w), initial=0))
-    return 2.0 ** (math.frexp(largest)[1] - 1) if largest else 1.0
-
-
-def codebooks(w, unit=None, most=4):
-    """Codebooks strictly ascending in w's dtype, in units of the largest magnitude.
-
-    Half of the numbers are whole, so that weights at midpoints and on entries are common.
-    """
-    numbers = st.one_of(st.integers(-4, 4).map(float), VALUES.map(lambda v: min(max(v, -4), 4)))
-    unit = unit_of(w) if unit is None else unit
-
-    def ascending(entries):
-        wide = np.asarray(entries) * (unit / 4)
-        return np.unique(wide.astype(w.dtype)).tolist()
-
-    return st.lists(numbers, min_size=1, max_size=most).map(ascending)
-
-
-def prices(power):
-    """Pairs (α, μ) with 2α/μ from 0 to beyond all that dropping every weight could save.
-
-    The price of a weight is in units of the largest magnitude to the given power; a third of them
-    are that of a small whole number, so that ties are common.
-    """
-
-    def of(w):
-        unit = Fraction(unit_of(w)) ** power
-
-        def pair(fraction, mu):
-            alpha = Fraction(fraction) * Fraction(mu) / 2 * unit
-            return float(min(alpha, Fraction(2) ** 1000)), mu
-
-        fractions = st.one_of(st.sampled_from([0, 0.25, 1, 2, 2.25, 4, 100]), st.floats(1e-3, 9))
-        return st.builds(pair, fractions, st.sampled_from([1.0, 0.25, 0.1, 3.0, 1e-3, 1e6]))
-
-    return of
-
-
-def radii(w):
-    """Radii from 0 to beyond ‖w‖₁, in units of the largest magnitude so that none overflows."""
-    largest = float(np.max(np.abs(w), initial=0))
-    inside = st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0])
-    return st.one_of(inside, st.floats(0.01, 4.0)).map(lambda f: f * largest)
 
 
 # ---- feasible sets; each is told w's dtype by theta
