@@ -11,6 +11,13 @@ from . import __version__
 from .text import kinds
 
 COMPRESSION = "each(quantize(k=2)) + prune(keep=0.01)"
+CALLS = (
+    "nearest(w, codebook), binary(w, scale), ternary(w, scale), powers_of_two(w, c), "
+    "scaled_codebook(w, codebook), kmeans(w, k), l0_ball(w, kappa), l1_ball(w, radius), "
+    "l0_penalty(w, alpha, mu), l1_penalty(w, alpha, mu), group_l0_ball(w, kappa, axis), "
+    "rank_ball(w, rank), rank_selection(w, alpha, mu, 'storage'), round_to(w, dtype), "
+    "codebook_l0(w, codebook, kappa), scaled_binary_l0(w, kappa), kmeans_l0(w, k, kappa), "
+    "sum(w) with --compress, lc(X, y, w, projection, budget, mu0, a, steps, penalty)")
 INPUT_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, OverflowError)
 
 
@@ -38,7 +45,8 @@ def _parser():
         "learning-compression (LC) algorithm for additive combinations of compressions.")
     parser.add_argument("--version", action="version", version=f"lcref {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    _add_compress(verbs)
+    for add in (_add_compress, _add_verify, _add_certify, _add_vectors):
+        add(verbs)
     return parser
 
 
@@ -59,6 +67,73 @@ def _add_compress(verbs):
 def _compress(args):
     from .experiment import run
     return run(args)
+
+
+def _add_verify(verbs):
+    verb = verbs.add_parser(
+        "verify", help="judge an implementation of a projection, a sum's C step or the loop",
+        allow_abbrev=False, description="Try a function, or a program in any language, on inputs "
+        "that shrink to the smallest that shows a mistake. Exit status 0: it conforms, 1: it does "
+        "not, 2: wrong usage.",
+        epilog=f"Kinds and how they are called: {CALLS}. All by position; NumPy arrays in and out.")
+    verb.set_defaults(run=_command("run_verify"))
+    verb.add_argument("target", nargs="?", metavar="TARGET",
+                      help="module:function; the current directory is importable")
+    verb.add_argument("--exec", metavar="CMD", help="a program instead, which answers one JSON "
+                      "object a line, see the README")
+    verb.add_argument("--as", dest="kind", required=True, metavar="KIND", help="what it claims "
+                      "to be")
+    _flag(verb, "--compress", "the sum, for kind sum", metavar="TEXT")
+    _flag(verb, "--max-examples", "inputs for each property", 100, type=int, metavar="N")
+    _flag(verb, "--claims", "optional properties that it claims to have: names with commas, or "
+          "all", metavar="NAMES", action="append")
+    _flag(verb, "--expect-fail", "a property that is known to fail, as NAME=reason; repeat it for "
+          "more; one that passes fails", metavar="NAME=reason", action="append")
+    _flag(verb, "--time-limit", "seconds for one call", 10.0, type=float, metavar="S")
+    _add_result_flags(verb)
+
+
+def _add_certify(verbs):
+    verb = verbs.add_parser(
+        "certify", help="judge one compressed model at full size", allow_abbrev=False,
+        description="Judge the weights of MODEL.npz as a compression of those of REF.npz: "
+        "feasible or not, and how far from the nearest feasible point at most. Exit status 0: "
+        "feasible, and no feasible point that is nearer is known; 1: not; 2: wrong usage. A model "
+        "that was trained further is feasible but not nearest: give --max-excess inf.")
+    verb.set_defaults(run=_command("run_certify"))
+    verb.add_argument("reference", metavar="REF.npz", type=_path)
+    verb.add_argument("model", metavar="MODEL.npz", type=_path)
+    _flag(verb, "--compress", "compression of all tensors with two axes or more together",
+          metavar="TEXT")
+    _flag(verb, "--task", "compression of the tensors named; repeat it for more", metavar="TEXT",
+          action="append")
+    _flag(verb, "--mu", "the penalty μ, for the penalty forms", type=float, metavar="MU")
+    _flag(verb, "--max-excess", "how far above the best known point the objective may be, as a "
+          "share of it", 0.0, type=float, metavar="R")
+    _add_result_flags(verb)
+
+
+def _add_vectors(verbs):
+    verb = verbs.add_parser(
+        "vectors", help="write the test vectors, for other languages", allow_abbrev=False,
+        description="Copy the test vectors, one JSON file a kind, and their schema.")
+    verb.set_defaults(run=_command("run_vectors"))
+    verb.add_argument("--out", required=True, type=_path, metavar="DIR")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _command(name):
+    """A function of lcref.verify.commands, imported when it is called."""
+    def run(args):
+        from .verify import commands
+        return getattr(commands, name)(args)
+    return run
+
+
+def _add_result_flags(verb):
+    verb.add_argument("--json", action="store_true",
+                      help="one JSON object on standard output, the text on standard error")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _path(text):

@@ -1,0 +1,118 @@
+"""lcref verify, certify and vectors: what the command line does with them."""
+
+import json
+import math
+import shlex
+import shutil
+import sys
+import zipfile
+from dataclasses import asdict
+
+import numpy as np
+
+from ..inputs import did_you_mean
+from ..text import parse, parse_task
+from .certificates import certify
+from .checking import check, of_program
+from .targets import load
+from .vectors import write
+
+
+def run_verify(args) -> int:
+    """lcref verify: 0 where the target conforms, 1 where it does not."""
+    if (args.target is None) == (args.exec is None):
+        raise ValueError("name what to verify: a TARGET such as mypackage.pruning:prune, or a "
+                         "program with --exec")
+    expected = dict(_named(text) for text in args.expect_fail or ())
+    claims = [name for text in args.claims or () for name in text.split(",")]
+    options = {"compression": args.compress, "max_examples": args.max_examples, "claims": claims,
+               "expected_failures": expected, "name": args.target or args.exec}
+    if not 0 < args.time_limit < math.inf:
+        raise ValueError(f"--time-limit must be positive, not {args.time_limit!r}")
+    if args.target:
+        report = check(load(args.target), args.kind, time_limit=args.time_limit, **options)
+    else:
+        _startable(args.exec)
+        with of_program(args.exec, args.kind, args.compress, args.time_limit) as program:
+            report = check(program, args.kind, **options)
+    print(report, file=sys.stderr if args.json else sys.stdout)
+    if args.json:
+        print(report.json())
+    return 0 if report.ok else 1
+
+
+def _startable(command):
+    """Wrong usage, and not a wrong answer, where there is no such program."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        raise ValueError(f"the command {command!r} cannot be read: {error}") from None
+    if not words or shutil.which(words[0]) is None:
+        raise ValueError(f"the command {command!r} cannot be started: there is no such program")
+
+
+def _named(text):
+    """NAME=reason as a pair."""
+    name, equals, reason = text.partition("=")
+    if not (equals and reason.strip()):
+        raise ValueError(f"--expect-fail takes NAME=reason, not {text!r}")
+    return name.strip(), reason.strip()
+
+
+def run_certify(args) -> int:
+    """lcref certify: 0 where every task is feasible and not beaten by more than allowed, else 1."""
+    if math.isnan(args.max_excess) or args.max_excess < 0:
+        raise ValueError(f"--max-excess must be at least 0, not {args.max_excess!r}")
+    reference, model = (_tensors(file) for file in (args.reference, args.model))
+    ok, found = True, []
+    for names, compression in _tasks(args, reference):
+        for what, tensors in (("REF.npz", reference), ("MODEL.npz", model)):
+            _known(names, tensors, what)
+        w = {name: reference[name] for name in names}
+        certificate = certify(w, {name: model[name].astype(w[name].dtype) for name in names},
+                              compression, args.mu)
+        allowed = args.max_excess * certificate.best if certificate.best else 0.0
+        over = certificate.objective - certificate.best - certificate.tolerance
+        right = certificate.feasible and (over <= allowed or args.max_excess == math.inf)
+        ok = ok and right
+        found.append({"tensors": names, "compression": str(compression), "ok": right,
+                      "excess": certificate.excess, "optimal": certificate.optimal,
+                      **asdict(certificate)})
+        print(f"{', '.join(names)}: {compression}\n{certificate}\n",
+              file=sys.stderr if args.json else sys.stdout)
+    if args.json:
+        print(json.dumps({"ok": ok, "tasks": found}, indent=1, ensure_ascii=False))
+    return 0 if ok else 1
+
+
+def _tasks(args, reference):
+    """Pairs of names and compression: of --task, or all weights (two axes or more) together."""
+    if (args.compress is None) == (args.task is None):
+        raise ValueError("give either --compress for all weights together, or --task")
+    if args.task:
+        return [(list(task.names), task.compression) for task in map(parse_task, args.task)]
+    names = [name for name, w in reference.items() if w.ndim > 1] or list(reference)
+    return [(names, parse(args.compress))]
+
+
+def _known(names, tensors, what):
+    for name in names:
+        if name not in tensors:
+            raise ValueError(f"{what} has no tensor {name!r}{did_you_mean(name, tensors)}")
+
+
+def _tensors(file):
+    """The arrays of an .npz file, as real floating ones."""
+    try:
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (zipfile.BadZipFile, AttributeError, EOFError, TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not an .npz file of arrays: {error}") from None
+    return {name: w for name, w in arrays.items() if w.dtype.kind == "f"}
+
+
+def run_vectors(args) -> int:
+    """lcref vectors: copy the files of vectors and their schema into a folder."""
+    paths = write(args.out)
+    print(f"{len(paths)} files written to {args.out}")
+    return 0
