@@ -104,6 +104,8 @@ def _subject(fn, kind, seconds):
     count = len(kind.parameters) + 1
     if isinstance(fn, Program):
         return Subject(fn, kind, count)
+    if not callable(fn):
+        raise TypeError(f"the thing to check must be a function, not {fn!r}")
     names = ("X" if kind.name == "lc" else "w", *kind.parameters)
     counts = tuple(range(count, count - kind.optional - 1, -1))
     return Subject(Function(fn, seconds), kind, require_signature(fn, counts, names))

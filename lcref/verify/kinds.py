@@ -47,7 +47,7 @@ def small_book(w):
 
 def dtypes(w):
     # searching all patterns of more than three bits takes too long
-    return st.sampled_from(["float16", "bfloat16"] + ["int2", "int3"] * (w.size <= 4))
+    return st.sampled_from(["float16", "bfloat16"] + 2 * ["int2", "int3"] * (w.size <= 4))
 
 
 def some_kappa(w):

@@ -24,7 +24,7 @@ def read(raw: Any, w: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     if raw is None:
         raise Violation("returned None: the result must be returned, not only written in place")
     many = getattr(raw, "parts", raw)
-    if isinstance(many, (tuple, list)) and len(many):
+    if isinstance(many, (tuple, list)) and many and not isinstance(many[0], (int, float, list)):
         parts = tuple(read(part, w)[0] for part in many)
         if any(part.shape != w.shape for part in parts):
             raise Violation(f"the parts have shapes {[part.shape for part in parts]}, w has "
