@@ -136,6 +136,21 @@ def special(weights):
         max_size=kind.small, at_all_scales=False).map(lambda w: weights(w)))
 
 
+# on and beside the points halfway between two numbers of bfloat16 or float16
+HALFWAY = st.builds(lambda j, bits, off, sign: sign * (1 + j * 2.0**-bits + off),
+                    st.integers(0, 5), st.sampled_from([8, 11]),
+                    st.sampled_from([0.0, 2.0**-30, -(2.0**-30)]), st.sampled_from([1, -1]))
+
+
+def ties(kind):
+    """Weights that are small whole numbers; for rounding, also numbers that are halfway."""
+    whole = special(lambda w: np.clip(np.rint(w), -2, 2))(kind)
+    if kind.name != "round_to":
+        return whole
+    halfway = with_budget(lambda kind: st.lists(HALFWAY, min_size=1, max_size=6).map(np.array))
+    return st.one_of(whole, halfway(kind))
+
+
 def fixed_budget(which):
     def cases(kind):
         return kind.weights(max_size=kind.small, at_all_scales=False).map(

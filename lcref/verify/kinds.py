@@ -136,7 +136,8 @@ class Kind:
 
         It is taken of w and θ divided by a power of two that brings them near 1, where nothing
         overflows, and multiplied by its square. Under the smallest normal number an entry is off
-        by half the smallest subnormal h, which adds 2·(h/2)·Σ abs(w − θ) + n·(h/2)².
+        by half the smallest subnormal h, which adds 2·(h/2)·Σ abs(w − θ) + n·(h/2)². A mean that
+        is summed in any order is off by up to n·u·M, which adds n·(n·u·M)².
         """
         every = (w, theta, *(parts or ()))
         exponent = int(np.frexp(max(np.max(np.abs(x), initial=0) for x in every))[1])
@@ -145,6 +146,7 @@ class Kind:
         x, y = (a.astype(w.dtype) for a in near[:2])
         published = objective_slack(x, y, spread=self.spread(*near[:2], arguments),
                                     stationary=self.stationary, largest=largest)
+        published += w.size * (w.size * float(np.finfo(w.dtype).eps) * largest) ** 2
         h = Fraction(float(np.finfo(w.dtype).smallest_subnormal)) / 2
         off = sum(abs(Fraction(a) - Fraction(b)) for a, b in zip(w.ravel().tolist(),
                                                                  theta.ravel().tolist()))
