@@ -9,8 +9,9 @@ import numpy as np
 from .. import compressions
 from ..parts import Part, combine, leaves
 from ..text import parse
-from ..tolerance import norm, objective_slack, squared_norm, wide
-from .sets import WHY, as_kind
+from ..tolerance import objective_slack, squared_norm, wide
+from .kinds import variance
+from .sets import WHY, as_kind, over_the_radius
 from .vectors.judge import FEASIBLE, as_joint, numerical_rank
 
 Tree = Any  # one array, or a dict of name to array
@@ -85,7 +86,7 @@ def certify(w: Tree, theta_or_array: Any, compression: Any, mu: float | None = N
     Raises
     ------
     ValueError
-        Names or shapes differ, or something is not finite.
+        Names or shapes differ, or something is not finite, or too large to be squared.
 
     Notes
     -----
@@ -94,12 +95,14 @@ def certify(w: Tree, theta_or_array: Any, compression: Any, mu: float | None = N
     compression = parse(compression) if isinstance(compression, str) else compression
     delta, parts = _read(theta_or_array)
     delta, *given = [_named(w, tree) for tree in (delta, *(parts or []))]
+    _require_squares(w, delta)
     reason = infeasible(compression, w, delta, given)
     best, bound = _optimum(compression, w, mu)
     objective = _distance(w, delta) + _penalty(compression, delta, mu, given)
     if not reason:  # it is a feasible point itself, and an alternation may have stopped above it
         best = max(min(best, objective), bound)
-    return Certificate(not reason, reason, objective, bound, best, _tolerance(w, delta))
+    tolerance = _tolerance(compression, w, delta)
+    return Certificate(not reason, reason, objective, bound, best, tolerance)
 
 
 def _read(answer):
@@ -124,6 +127,13 @@ def _named(w, tree):
         tree = dict.fromkeys(w, tree)
     _same_shapes(w, tree)
     return {name: tree[name] for name in w} if isinstance(w, dict) else tree
+
+
+def _require_squares(w, delta):
+    with np.errstate(over="ignore"):  # the largest distance is that of opposite arrays
+        most = 2 * (squared_norm(_flat(w)) + squared_norm(_flat(delta)))
+    if math.isinf(most):
+        raise ValueError("the weights are too large to be squared: divide both by a power of 2")
 
 
 def _same_shapes(w, delta):
@@ -182,10 +192,7 @@ def _in_one_set(term, w, theta):
     """Why a vector is not in the set of a compression that sees all tensors as one."""
     kind, given = as_kind(term, _flat(w))
     if kind == "l1_ball":
-        length, u = math.fsum(abs(theta)), float(np.finfo(theta.dtype).eps)
-        largest = max(float(np.max(np.abs(x), initial=0)) for x in leaves(w))
-        most = given[0] + theta.size * u * max(given[0], largest if given[0] else 0.0)
-        return "" if length <= most else f"‖θ‖₁ is {length!r}, more than {given[0]!r}"
+        return over_the_radius(_flat(w), theta, given[0])
     distinct = theta if kind == "l0_ball" else np.unique(theta)  # every other set is entry by entry
     return "" if FEASIBLE[kind](distinct, *given) else WHY[kind]
 
@@ -278,10 +285,40 @@ def _tail(w, term):
     return float(np.sum(values[term.rank:] ** 2))
 
 
-def _tolerance(w, delta):
-    """The published constant, of all tensors as one vector."""
+def _tolerance(compression, w, delta):
+    """The published constant, twice: for this answer and for the one that it is compared with."""
     x, y = _flat(w), _flat(delta).astype(_flat(w).dtype)
-    return 2 * objective_slack(x, y, spread=norm(x) ** 2 + norm(y) ** 2)
+    learned = _learned(compression)
+    return 2 * objective_slack(x, y, spread=_spread(compression, w, delta), stationary=learned)
+
+
+def _learned(compression):
+    """Whether the answer is made of means, so that the first-order term is left out."""
+    if isinstance(compression, compressions.Each):
+        return _learned(compression.inner)
+    if isinstance(compression, compressions.Sum):
+        live = [term for term in compression.terms if not isinstance(term, compressions.Prune)]
+        return len(live) == 1 and _learned(live[0])
+    return getattr(compression, "k", None) is not None
+
+
+def _spread(compression, w, delta, corrected=False):
+    """D of the constant: centred where means are learned, or cancellation would be excused.
+
+    Of a sum with corrections over all entries, the corrected ones too: an upper bound.
+    """
+    if isinstance(compression, compressions.Each):
+        return sum(_spread(compression.inner, x, y, corrected) for _, x, y in _pairs(w, delta))
+    if isinstance(compression, compressions.Sum):
+        live = [term for term in compression.terms if not isinstance(term, compressions.Prune)]
+        if len(live) == 1:
+            return _spread(live[0], w, delta, corrected=True)
+    x, y = _flat(w), _flat(delta)
+    if _learned(compression):
+        return variance(wide(x))
+    if corrected and getattr(compression, "scale", False):
+        return variance(wide(abs(x)))
+    return squared_norm(x) + squared_norm(y)
 
 
 __all__ = ["Certificate", "certify"]

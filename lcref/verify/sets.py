@@ -1,5 +1,6 @@
 """Feasible sets: why an answer is not in one, in words, and the sets that a text stands for."""
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -30,10 +31,10 @@ def over_the_radius(w, theta, radius):
     info, n = np.finfo(w.dtype), w.size
     u, h = Fraction(float(info.eps)), Fraction(float(info.smallest_subnormal))
     most = max(Fraction(radius), Fraction(float(np.max(np.abs(w), initial=0))) if radius else 0)
-    norm = sum((abs(Fraction(x)) for x in theta.ravel().tolist()), Fraction(0))
+    norm = math.fsum(np.abs(theta).ravel().tolist())  # the exact sum, rounded once
     if norm <= Fraction(radius) + n * (u * most + h * (radius > 0)):
         return ""
-    return f"‖θ‖₁ is {float(norm)!r}, more than the radius {radius!r} and its rounding"
+    return f"‖θ‖₁ is {norm!r}, more than the radius {radius!r} and its rounding"
 
 
 def infeasible_parts(name, parts, arguments):

@@ -331,3 +331,28 @@ def test_the_weights_of_vgg16_are_certified_in_seconds(text):
     theta, clock = solved(text, w), time.perf_counter()
     assert certify(w, theta, text).optimal
     assert time.perf_counter() - clock < 120
+
+
+# ---- the tolerance excuses no mistake
+
+
+@pytest.mark.parametrize("text", ["quantize(k=2)", "each(quantize(k=2))",
+                                  "quantize(k=2) + prune(kappa=0)"])
+def test_an_offset_excuses_no_worse_clusters(text):
+    w = {"w": 1e8 + np.random.default_rng(0).normal(size=1000)}
+    split = w["w"] > 1e8 + 1.0  # the best cut is near the mean, 1e8
+    worse = {"w": np.where(split, w["w"][split].mean(), w["w"][~split].mean())}
+    assert certify(w, worse, text).beaten
+
+
+def test_the_scale_of_a_sum_with_corrections_is_not_excused_by_its_size():
+    rng = np.random.default_rng(0)
+    w = (1e8 + rng.normal(size=1000)) * rng.choice([-1, 1], size=1000)
+    off = np.sign(w) * (np.mean(np.abs(w)) + 0.5)  # an excess of 0.25 a weight
+    assert certify(w, off, "binary(scale=True) + prune(kappa=0)").beaten
+
+
+def test_weights_whose_squares_overflow_are_refused():
+    w = np.array([1e200, -1e200])
+    with pytest.raises(ValueError, match="too large to be squared"):
+        certify(w, 0 * w, "prune(kappa=0)")
