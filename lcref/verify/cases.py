@@ -122,11 +122,13 @@ def with_budget(weights):
 
 
 def usual(max_size=None, **how):
+    """Weights as small as the search takes, or up to max_size, none of them extreme."""
     return with_budget(lambda kind: kind.weights(
         max_size=kind.small if max_size is None else max_size, at_all_scales=False, **how))
 
 
 def at_size(kind):
+    """Up to some hundred weights."""
     return with_budget(lambda kind: larger(matrix=kind.matrix))(kind)
 
 
@@ -152,6 +154,7 @@ def ties(kind):
 
 
 def fixed_budget(which):
+    """Weights with the parameters that the kind calls zero or full."""
     def cases(kind):
         return kind.weights(max_size=kind.small, at_all_scales=False).map(
             lambda w: (w, *getattr(kind, which)(w)))
@@ -164,6 +167,7 @@ def feasible_points(kind):
 
 
 def with_nan(kind):
+    """Weights of which one is a NaN or an infinity."""
     def spoil(case, at, value):
         w = case[0].copy()
         w.flat[at % w.size] = value
@@ -174,11 +178,13 @@ def with_nan(kind):
 
 
 def wrong_arguments(kind):
+    """Right weights with parameters that must be refused."""
     return st.sampled_from([(np.array([[3.0, -1.0], [0.5, 2.0]]) if kind.matrix else
                              np.array([3.0, -1.0, 0.5, 2.0]), *bad) for bad in kind.wrong])
 
 
 def empty(kind):
+    """No weights."""
     shape = (0, 3) if kind.matrix else (0,)
     return with_budget(lambda kind: st.just(np.zeros(shape)))(kind)
 
@@ -193,6 +199,7 @@ def scaled_by(*units):
 
 
 def n_dimensional(kind):
+    """Weights with other numbers of axes than usual."""
     shapes = [(2, 2, 2)] if kind.matrix else [(2, 2), (2, 1, 2), ()]
     return with_budget(lambda kind: st.sampled_from(shapes).flatmap(
         lambda shape: vectors(shape=shape, at_all_scales=False, dtypes=(np.float64,))))(kind)

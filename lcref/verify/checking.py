@@ -8,7 +8,7 @@ import numpy as np
 
 from ..inputs import did_you_mean, whole
 from .kinds import Kind, kind_of
-from .properties import Property, Violation, properties_of
+from .properties import Property, Unseen, Violation, properties_of
 from .report import EXPECTED, FAILED, NOT_CLAIMED, PASSED, SKIPPED, Report, Result, snippet
 from .subject import Subject
 from .targets import Function, Hang, Program, require_signature
@@ -94,7 +94,8 @@ def check(fn: Callable | Program, kind: str, *, compression: str | None = None,
                _call(fn, what), expected)
     results = [run(p) if p in chosen else Result(p.name, NOT_CLAIMED, says=p.says, group=p.group)
                for p in known if p in chosen or not properties]
-    required = [p.name for p in chosen if not run.out_of_sight(p)]
+    seen = {r.name for r in results if r.status != NOT_CLAIMED}
+    required = [p.name for p in chosen if p.name in seen]
     return Report(kind, name or _how(fn)[1], tuple(results), tuple(required), compression,
                   run.diagnosis())
 
@@ -138,7 +139,7 @@ class _Run:
     def __init__(self, subject, max_examples, stop_at_first, how, expected):
         self.subject, self.max_examples, self.how = subject, max_examples, how
         self.stop_at_first, self.expected = stop_at_first, expected
-        self.stopped, self.wrong, self.printed = "", [], []
+        self.stopped, self.wrong, self.unseen = "", [], ""
 
     def out_of_sight(self, p):
         return isinstance(self.subject.target, Program) and p.name in ELSEWHERE
@@ -150,6 +151,7 @@ class _Run:
         if self.stopped:
             return Result(p.name, SKIPPED, f"not run: {self.stopped}", says=p.says, group=p.group)
         clock = time.perf_counter()
+        self.unseen = ""
         found, examples = self.search(p)
         status, message, code = self.verdict(p, found, examples)
         if status == FAILED and self.stop_at_first:
@@ -191,6 +193,8 @@ class _Run:
         try:
             with np.errstate(all="ignore"):
                 holds()
+        except Unseen as reason:
+            self.unseen = str(reason)
         except (Violation, Hang, Flaky, Unsatisfiable, ExceptionGroup):
             pass
         return last[0], tried[0]
@@ -198,6 +202,8 @@ class _Run:
     def verdict(self, p, found, examples):
         """(status, message, counterexample) of one property."""
         expected = self.expected.get(p.name)
+        if self.unseen:
+            return NOT_CLAIMED, self.unseen, ""
         if found is None and not examples:
             return SKIPPED, "no input was tried", ""
         if found is None:

@@ -25,6 +25,7 @@ Arguments = tuple[Any, ...]
 
 
 def nothing(w):
+    """Of a kind without parameters."""
     return st.just(())
 
 
@@ -34,35 +35,42 @@ def one(strategy):
 
 
 def whole(start, limit=lambda w: w.size + 1):
+    """Whole numbers from start to a little beyond what w can use."""
     return lambda w: st.integers(start, limit(w))
 
 
 def book(w):
+    """Codebooks in units of the weights."""
     return codebooks(w).map(lambda c: np.array(c, dtype=w.dtype))
 
 
 def small_book(w):
+    """Codebooks in units of 1, as the scale is free."""
     return codebooks(w, unit=1.0).map(lambda c: np.array(c, dtype=w.dtype))
 
 
 def dtypes(w):
-    # searching all patterns of more than three bits takes too long
+    """Formats; int2 and int3 where w is small, as searching all patterns takes too long."""
     return st.sampled_from(["float16", "bfloat16"] + 2 * ["int2", "int3"] * (w.size <= 4))
 
 
 def some_kappa(w):
+    """κ from 0 to beyond n, or to 6 where n is large."""
     return st.integers(0, min(w.size + 1, 6) if w.size > 8 else w.size + 1)
 
 
 def norm_of_w(w, theta, arguments):
+    """D = ‖w‖²."""
     return float(np.sum(w * w))
 
 
 def norms_of_both(w, theta, arguments):
+    """D = ‖w‖² + ‖θ‖², of fixed codebooks."""
     return float(np.sum(w * w) + np.sum(theta * theta))
 
 
 def variance(x):
+    """‖x − mean x‖²."""
     return float(np.sum((x - np.mean(x)) ** 2)) if x.size else 0.0
 
 
@@ -155,34 +163,42 @@ class Kind:
 
 
 def squared(arguments, s):
+    """α·s², for s·w."""
     return (arguments[0] * s * s, *arguments[1:])
 
 
 def once(arguments, s):
+    """The first parameter times s, for s·w."""
     return (arguments[0] * s, *arguments[1:])
 
 
 def same(arguments, s):
+    """The same parameters, for s·w."""
     return arguments
 
 
 def zero_price(w, *rest):
+    """α = 0: w itself is optimal."""
     return (0.0, 1.0, *rest)
 
 
 def high_price(power, *rest):
+    """An α that no weight is worth."""
     return lambda w: (float(2 * max(np.sum(np.abs(w)), 1.0) ** power), 1.0, *rest)
 
 
 def more(arguments):
+    """One more, of the first parameter."""
     return (arguments[0] + 1, *arguments[1:])
 
 
 def more_corrections(arguments):
+    """One more correction."""
     return (*arguments[:-1], arguments[-1] + 1)
 
 
 def distinct(w):
+    """How many distinct values w has."""
     return max(np.unique(w).size, 1)
 
 

@@ -25,6 +25,10 @@ class Violation(AssertionError):
         self.returned, self.optimum = returned, optimum
 
 
+class Unseen(Exception):
+    """A property cannot be judged from what was returned, for the reason given."""
+
+
 @dataclass(frozen=True)
 class Property:
     """One thing that must hold, and the inputs on which it is tried.
@@ -103,6 +107,7 @@ def optimal(subject, arguments):
 
 
 def keeps_shape_and_dtype(subject, arguments):
+    """θ.shape = w.shape and θ.dtype = w.dtype."""
     answer, w = subject(*arguments), arguments[0]
     if answer.theta.shape != w.shape:
         raise Violation(f"returned shape {answer.theta.shape}, w has {w.shape}", answer.theta)
@@ -116,6 +121,7 @@ def bits(x):
 
 
 def does_not_write_its_input(subject, arguments):
+    """The arguments are the same to the last bit after the call."""
     with contextlib.suppress(Violation):  # what it returned is judged elsewhere
         subject(*arguments)
     for i, (before, after) in enumerate(zip(arguments, subject.given)):
@@ -127,6 +133,7 @@ def does_not_write_its_input(subject, arguments):
 
 @cache
 def blas():
+    """The BLAS libraries, looked up once."""
     from threadpoolctl import ThreadpoolController
 
     return ThreadpoolController()
@@ -142,6 +149,7 @@ def content(answer):
 
 
 def deterministic(subject, arguments):
+    """Two calls agree bit for bit, and one BLAS thread and two in the objective."""
     first, second = subject(*arguments), subject(*arguments)
     if content(first) != content(second):
         raise Violation("two calls with the same arguments gave different answers: "
@@ -161,6 +169,7 @@ def deterministic(subject, arguments):
 
 
 def prints_nothing(subject, arguments):
+    """Nothing goes to sys.stdout."""
     printed = subject(*arguments).printed
     if printed:
         raise Violation(f"wrote to standard output: {printed[:60]!r}; print to standard error")
@@ -179,6 +188,7 @@ def _same_objective(subject, arguments, others, factor=1, what=""):
 
 
 def permutation(subject, arguments):
+    """The least ‖w − θ‖² is that of the permuted w; of a matrix by rows and columns."""
     w, *budget = arguments
     moved, rng = w, np.random.default_rng(0)
     for axis in range(w.ndim):
@@ -187,6 +197,7 @@ def permutation(subject, arguments):
 
 
 def signs(subject, arguments):
+    """The least ‖w − θ‖² is that of w with some signs changed."""
     w, *budget = arguments
     flips = {"all": lambda: -np.ones_like(w),
              "lines": lambda: np.where(np.arange(w.shape[0]) % 2, -1.0, 1.0)[:, None],
@@ -196,12 +207,14 @@ def signs(subject, arguments):
 
 
 def scaling(subject, arguments):
+    """The least ‖4w − θ‖² is 16 times that of w, with the parameters for 4w."""
     w, *budget = arguments
     _same_objective(subject, arguments, (4 * w, *subject.kind.stretch(tuple(budget), 4.0)), 16,
                     "w times 4, up to the factor of 16,")
 
 
 def monotone(subject, arguments):
+    """A larger feasible set has no larger least ‖w − θ‖²."""
     w, *budget = arguments
     value, _, _ = measured(subject, arguments)
     looser, slack, answer = measured(subject, (w, *subject.kind.larger(tuple(budget))))
@@ -211,6 +224,7 @@ def monotone(subject, arguments):
 
 
 def idempotent(subject, arguments):
+    """Π(Π(w)) is as near to Π(w) as rounding allows."""
     w, *budget = arguments
     theta = feasible(subject, arguments).theta.astype(w.dtype)
     again, slack, answer = measured(subject, (theta, *budget))
@@ -224,6 +238,7 @@ def idempotent(subject, arguments):
 
 
 def refuses(what):
+    """An exception must be raised."""
     def holds(subject, arguments):
         try:
             answer = subject(*arguments)
@@ -236,6 +251,7 @@ def refuses(what):
 
 
 def shaped_optimum(subject, arguments):
+    """Of w's shape and dtype, and optimal."""
     keeps_shape_and_dtype(subject, arguments)
     optimal(subject, arguments)
 

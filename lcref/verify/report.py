@@ -41,7 +41,7 @@ class Report:
     @property
     def ok(self) -> bool:
         ran = {r.name for r in self.results if r.status in (PASSED, EXPECTED)}
-        return bool(self.results) and set(self.required) <= ran and not self.failures
+        return bool(ran) and set(self.required) <= ran and not self.failures
 
     @property
     def failures(self) -> list[Result]:

@@ -9,11 +9,13 @@ from fractions import Fraction
 
 import numpy as np
 
+from .. import compressions
 from ..text import parse
 from ..tolerance import sum_slack
 from .cases import usual
 from .kinds import KINDS
-from .properties import Property, Violation, feasible, measured, number
+from .properties import (Property, Unseen, Violation, feasible, keeps_shape_and_dtype, measured,
+                         number)
 from .sets import terms_of
 
 GAIN = 0.01  # a share of the objective that no half-step from the answer may gain
@@ -69,7 +71,9 @@ def stationary(subject, arguments):
     """No part, projected anew, lowers the objective by more than a hundredth."""
     value, slack, answer = measured(subject, arguments)
     w = arguments[0]
-    for i, term in enumerate(terms_of(subject.kind.compression) if answer.parts else ()):
+    if not answer.parts:
+        raise Unseen("return the parts, a tuple of arrays, to have this judged")
+    for i, term in enumerate(terms_of(subject.kind.compression)):
         others = sum((part for j, part in enumerate(answer.parts) if j != i), 0 * w)
         total = others + term.project(w - others).decompress()
         better = subject.kind.value(w, total, ())
@@ -80,17 +84,29 @@ def stationary(subject, arguments):
 
 
 def optimal(subject, arguments):
-    """The objective may exceed lcref's exact or certified one by rounding alone."""
+    """The objective may exceed that of lcref's exact or certified sum by its gap and rounding."""
     value, slack, answer = measured(subject, arguments)
     w = arguments[0]
-    part = parse(subject.kind.compression).project(w)
-    if part.status not in ("exact", "certified"):
-        return
+    part = exactly(subject.kind.compression).project(w)
     theta = part.decompress()
     best = subject.kind.value(w, theta, ()) + Fraction(part.gap)
     if value > best + slack + subject.kind.slack(w, theta, ()):
         raise Violation(f"not optimal: the objective is {number(value)!r}, a feasible sum has "
                         f"{number(best)!r}", answer.theta, number(best))
+
+
+def shaped(subject, arguments):
+    """Of w's shape and dtype, and feasible."""
+    keeps_shape_and_dtype(subject, arguments)
+    feasible(subject, arguments)
+
+
+def exactly(text):
+    """The sum with the solver of its own, by which its optimum is known; None where it has none."""
+    try:
+        return compressions.Sum(*terms_of(text), solver="exact")
+    except ValueError:
+        return None
 
 
 def single_part(subject, arguments):
@@ -108,22 +124,28 @@ def lives(kind):
     return sum(not term.vanishes(np.zeros((2, 2))) for term in terms_of(kind.compression))
 
 
+FROM_EVERY_KIND = {  # of the properties of every kind, and how they are judged of a sum
+    "feasible": feasible, "keeps_shape_and_dtype": None, "does_not_write_its_input": None,
+    "deterministic": None, "prints_nothing": None, "zeros": feasible, "ties": feasible,
+    "one_element": feasible, "offset_1e8": feasible, "rejects_nan": None, "empty": shaped,
+    "float32": shaped,
+}
+
+
 def of_sum(kind, generic):
     """The properties of a sum: those of every kind that apply, and its own."""
-    names = ("feasible", "keeps_shape_and_dtype", "does_not_write_its_input", "deterministic",
-             "prints_nothing", "zeros", "ties", "one_element", "offset_1e8", "rejects_nan", "empty",
-             "float32")
-    own = [replace(p, holds=feasible) if p.group == "required" and p.name in names[7:9] + names[5:7]
-           else p for p in generic if p.name in names]
+    own = [replace(p, holds=FROM_EVERY_KIND[p.name] or p.holds) for p in generic
+           if p.name in FROM_EVERY_KIND]
     exact = getattr(parse(kind.compression), "solver") == "exact"
     own += [
         Property("no_half_step_rises", "no half-step raises the objective", usual(20),
                  no_half_step_rises),
         Property("stationary", "no part, projected anew, gains a hundredth", usual(20), stationary,
                  "derived"),
-        Property("optimal", "no feasible sum is nearer, by certificate", usual(20), optimal,
-                 "required" if exact else "optional"),
     ]
+    if exactly(kind.compression):
+        own.append(Property("optimal", "no feasible sum is nearer, by certificate", usual(20),
+                            optimal, "required" if exact else "optional"))
     if exact:
         own.append(Property("no_worse_than_a_part", "never worse than a part alone", usual(20),
                             no_worse_than_a_part))

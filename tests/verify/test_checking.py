@@ -309,6 +309,43 @@ def test_after_the_first_failure_nothing_runs_where_that_is_asked_for():
     assert not report.ok
 
 
+# ---- sums
+
+LOW_RANK = "lowrank(rank=1) + prune(kappa=2)"
+
+
+@pytest.mark.parametrize("text", SUMS)
+def test_every_claim_of_a_sum_is_judged(text):
+    report = few(lcref.parse(text).project, "sum", compression=text, claims="all")
+    assert "not claimed" not in statuses(report).values()
+    assert report.ok, report
+
+
+def test_the_optimum_of_a_sum_that_is_only_alternated_cannot_be_claimed():
+    with pytest.raises(ValueError, match="unknown claim 'optimal'"):
+        few(lcref.parse(LOW_RANK).project, "sum", compression=LOW_RANK, claims=["optimal"])
+
+
+def test_an_alternation_that_claims_the_optimum_is_held_to_it():
+    text = "sum(quantize(k=2), prune(kappa=2), solver='alternate', restarts=False)"
+    report = few(lcref.parse(text).project, "sum", compression=text, max_examples=100,
+                 claims=["optimal"], properties=["optimal"])
+    assert statuses(report) == {"optimal": "failed"}
+
+
+def test_what_cannot_be_seen_from_a_total_is_not_said_to_hold():
+    text = "quantize(k=2) + prune(kappa=3)"
+
+    def total(w):
+        return lcref.parse(text).project(w).decompress()
+
+    report = few(total, "sum", compression=text)
+    assert statuses(report)["stationary"] == "not claimed"
+    assert "return the parts" in result(report, "stationary").message
+    assert report.ok, report
+    assert not few(total, "sum", compression=text, properties=["stationary"]).ok
+
+
 # ---- the counterexample
 
 
