@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import lcref.data
-from lcref.data import load
+from lcref.data import Dataset, batches, load
 
 TRAIN = [[0, 255, 51, 102], [255, 255, 0, 204], [0, 0, 0, 0]]
 TEST = [[255, 0, 0, 51], [1, 2, 3, 4]]
@@ -57,7 +57,7 @@ def test_mnist_is_the_same_in_every_layout(tmp_path, folder, dotted, gzipped):
     np.testing.assert_allclose(data.x_train, centred(TRAIN), rtol=0, atol=1e-7)
     np.testing.assert_allclose(data.x_test, centred(TEST), rtol=0, atol=1e-7)
     assert data.y_train.tolist() == [7, 0, 9] and data.y_test.tolist() == [1, 2]
-    assert (data.name, data.classes) == ("mnist", 10)
+    assert (data.name, data.classes, data.image) == ("mnist", 10, (1, 2, 2))
     assert data.preprocessing == "pixel / 255 minus the mean training image"
 
 
@@ -114,8 +114,51 @@ def test_a_damaged_gzip_file_is_an_error_that_names_it(tmp_path, pack):
         load("mnist", tmp_path)
 
 
+@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "fashion-mnist"])
+@pytest.mark.parametrize("gzipped", [False, True])
+def test_fashion_mnist_is_read_from_its_own_folders_as_mnist_is(tmp_path, folder, gzipped):
+    def rename(name):
+        return name + (".gz" if gzipped else "")
+
+    write(tmp_path / folder, tiny_mnist(), rename, gzip.compress if gzipped else bytes)
+    data = load("fashion-mnist", tmp_path)
+    np.testing.assert_allclose(data.x_train, centred(TRAIN), rtol=0, atol=1e-7)
+    np.testing.assert_allclose(data.x_test, centred(TEST), rtol=0, atol=1e-7)
+    assert data.y_train.tolist() == [7, 0, 9] and data.y_test.tolist() == [1, 2]
+    assert (data.name, data.classes, data.image) == ("fashion-mnist", 10, (1, 2, 2))
+    assert data.preprocessing == "pixel / 255 minus the mean training image"
+
+
+@pytest.mark.parametrize("folder", ["MNIST/raw", "."])
+def test_the_files_of_mnist_are_not_taken_for_fashion_mnist(tmp_path, folder, monkeypatch):
+    write(tmp_path / folder, tiny_mnist())
+    load("mnist", tmp_path)
+    with pytest.raises(FileNotFoundError) as error:
+        load("fashion-mnist", tmp_path)
+    for words in ("train-images-idx3-ubyte", str(tmp_path / "FashionMNIST" / "raw"),
+                  str(tmp_path / "fashion-mnist"), "--data-dir", "LCREF_DATA"):
+        assert words in str(error.value)
+    monkeypatch.delenv("LCREF_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match="Fashion-MNIST is not bundled"):
+        load("fashion-mnist")
+
+
+def test_the_files_of_fashion_mnist_are_not_taken_for_mnist(tmp_path):
+    write(tmp_path / "FashionMNIST" / "raw", tiny_mnist())
+    write(tmp_path / "fashion-mnist", tiny_mnist())
+    with pytest.raises(FileNotFoundError):
+        load("mnist", tmp_path)
+
+
+def test_a_damaged_file_of_fashion_mnist_is_named_with_its_folder(tmp_path):
+    write(tmp_path / "fashion-mnist", tiny_mnist() | {"t10k-labels-idx1-ubyte": idx([1, 10], 2)})
+    with pytest.raises(ValueError, match="fashion-mnist.t10k-labels-idx1-ubyte.* label 10"):
+        load("fashion-mnist", tmp_path)
+
+
 def test_an_unknown_data_set_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(ValueError, match="digits, mnist; did you mean 'mnist'"):
+    known = "digits, mnist, fashion-mnist, cifar10"
+    with pytest.raises(ValueError, match=f"{known}; did you mean 'mnist'"):
         load("MNISTT")
 
 
@@ -154,3 +197,76 @@ def test_mnist_has_its_published_size_and_is_centred():
     assert data.x_train.shape == (60000, 784) and data.x_test.shape == (10000, 784)
     assert np.abs(data.x_train.mean(axis=0, dtype=np.float64)).max() < 1e-6
     assert data.y_test[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+@pytest.mark.mnist
+@pytest.mark.skipif("LCREF_DATA" not in os.environ, reason="needs MNIST: set LCREF_DATA")
+def test_files_of_mnist_s_size_in_the_folder_of_fashion_mnist_are_read_as_such(tmp_path):
+    raw = Path(os.environ["LCREF_DATA"], "MNIST", "raw")
+    (tmp_path / "fashion-mnist").mkdir()
+    for path in raw.glob("*-ubyte*"):
+        (tmp_path / "fashion-mnist" / path.name).symlink_to(path.resolve())
+    data = load("fashion-mnist", tmp_path)
+    assert data.x_train.shape == (60000, 784) and data.image == (1, 28, 28)
+    opened = gzip.open if not (raw / "t10k-images-idx3-ubyte").is_file() else open
+    ending = ".gz" if opened is gzip.open else ""
+    with opened(raw / f"t10k-images-idx3-ubyte{ending}", "rb") as f:
+        pixels = np.frombuffer(f.read()[16:], np.uint8).reshape(10000, 784).astype(np.float64)
+    differences = 255 * (data.x_test.astype(np.float64) - data.x_test[0])
+    np.testing.assert_allclose(differences, pixels - pixels[0], rtol=0, atol=1e-4)
+
+
+# ----- Dataset ----------------------------------------------------------------------------------
+
+def test_what_a_net_is_fed_of_the_digits_is_what_they_hold():
+    data = load("digits")
+    assert data.image == (1, 8, 8) and data.augment is None
+    assert data.prepare(data.x_train) is data.x_train
+
+
+def plain(x_train, x_test):
+    labels = [np.zeros(len(x), np.int64) for x in (x_train, x_test)]
+    return Dataset("plain", x_train, labels[0], x_test, labels[1], 2, "none")
+
+
+def test_a_data_set_without_images_needs_no_more_than_its_arrays():
+    data = plain(X := np.ones((3, 4), np.float32), X)
+    assert (data.image, data.augment) == ((), None) and data.prepare(X) is X
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (2, 6), (12,), (1, 2, 2, 3), [4, 3]])
+def test_a_shaped_data_set_has_views_of_the_same_values(shape):
+    x_train, x_test = np.arange(60.0).reshape(5, 2, 6), np.arange(24.0).reshape(2, 2, 6)
+    data = plain(x_train, x_test)
+    other = data.shaped(shape)
+    for old, new in ((x_train, other.x_train), (x_test, other.x_test)):
+        assert new.shape == (len(old), *shape) and np.shares_memory(old, new)
+        assert new.ravel().tolist() == old.ravel().tolist()
+    assert (other.y_train is data.y_train) and other.name == "plain" and other.classes == 2
+    assert data.x_train is x_train
+
+
+def test_the_digits_as_images_are_the_rows_of_their_pixels():
+    data = load("digits")
+    shaped = data.shaped(data.image)
+    assert shaped.x_train.shape == (1437, 1, 8, 8) and shaped.x_test.shape == (360, 1, 8, 8)
+    assert shaped.x_train[5, 0, 3].tolist() == data.x_train[5, 24:32].tolist()
+    assert shaped.image == (1, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (63,), (), (-8, -8), (1, 8, 9)])
+def test_a_shape_of_another_number_of_values_is_an_error_that_names_both(shape):
+    with pytest.raises(ValueError) as error:
+        load("digits").shaped(shape)
+    assert "(64,)" in str(error.value) and str(shape) in str(error.value)
+
+
+def test_an_empty_training_set_can_be_shaped():
+    assert plain(np.ones((0, 6)), np.ones((2, 6))).shaped((2, 3)).x_train.shape == (0, 2, 3)
+
+
+def test_batches_of_a_data_set_are_rows_with_their_labels():
+    data = load("digits")
+    rows = {row.tobytes(): label for row, label in zip(data.x_train, data.y_train.tolist())}
+    for x, labels in batches(data.x_train, data.y_train, 256, np.random.default_rng(0)):
+        assert [rows[row.tobytes()] for row in x] == labels.tolist()

@@ -1,0 +1,92 @@
+"""What a data set is, and the folder from which those that are not bundled are read."""
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+
+__all__ = ["Dataset"]
+
+FIX = "give the folder by --data-dir (data_dir in Python) or in the variable LCREF_DATA"
+
+
+def unchanged(x: Any) -> Any:
+    """Return x: the `prepare` of data sets whose arrays are what a net is fed."""
+    return x
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A classification problem: a training and a test set.
+
+    Attributes
+    ----------
+    name : str
+    x_train, x_test : arrays of shape (n, ...)
+        float32, or the bytes of the original files where `prepare` makes float32 of them.
+    y_train, y_test : int64 arrays of shape (n,), with values 0 to classes − 1
+    classes : int
+    preprocessing : str
+        How a net's input comes from the pixels of the original files.
+    image : tuple of int
+        (channels, height, width) of one input, also where x holds it flattened; () where the
+        inputs are no images.
+    prepare : callable
+        prepare(x) is what a net is fed, a float32 array of x's shape, for rows x of x_train or
+        x_test.
+    augment : callable or None
+        augment(x, rng) is the same after a random change, for batches of training; None where
+        nothing is changed.
+    """
+
+    name: str
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    classes: int
+    preprocessing: str
+    image: tuple[int, ...] = ()
+    prepare: Callable[[Any], Any] = unchanged
+    augment: Callable[[Any, np.random.Generator], Any] | None = None
+
+    def shaped(self, shape: tuple[int, ...]) -> "Dataset":
+        """Return this data set with inputs of another shape, such as a net's input_shape.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of one input; x_train and x_test get the shape (n, *shape), and are views.
+
+        Raises
+        ------
+        ValueError
+            An input has another number of values; the message names both shapes.
+        """
+        old, new = tuple(self.x_train.shape[1:]), tuple(shape)
+        if min(new, default=0) < 0 or math.prod(old) != math.prod(new):
+            raise ValueError(f"the inputs of {self.name} have the shape {old}, {math.prod(old)} "
+                             f"values each; the shape {new} has {math.prod(new)}")
+        return replace(self, x_train=_view(self.x_train, new), x_test=_view(self.x_test, new))
+
+
+def _view(x, shape):
+    return array_namespace(x).reshape(x, (x.shape[0], *shape), copy=False)
+
+
+def data_folder(title: str, data_dir: str | os.PathLike | None) -> Path:
+    """Return the folder of the data sets, data_dir or else what LCREF_DATA names.
+
+    Raises
+    ------
+    FileNotFoundError
+        Neither is given; the message begins with the title of the data set.
+    """
+    root = data_dir if data_dir is not None else os.environ.get("LCREF_DATA")
+    if not root:
+        raise FileNotFoundError(f"{title} is not bundled: {FIX}")
+    return Path(root)
