@@ -7,187 +7,384 @@ L step's own, None at first. It returns new dicts and never writes to an array i
 targets = {} an L step is the plain training of a reference model.
 """
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
-__all__ = ["SGD", "LeastSquares"]
+from .data import batches
+from .flat import Weights, check_fit, copies, cut, end_to_end
+
+__all__ = ["SGD", "LBFGS", "LeastSquares", "Diverged"]
 
 Array = Any
 Params = dict[str, Array]
 
-BLOCK = 32768   # elements that the update works on at a time: few enough to stay in the cache
+DECAY = 0.98    # of a rate that is a number, from one L step to the next
 
+
+class Diverged(FloatingPointError):
+    """An L step that was stopped because the loss or a weight became infinite or NaN.
+
+    Attributes
+    ----------
+    params : dict of name to array
+        The last good weights, running statistics included: those at the start of the epoch.
+    state : dict or None
+        The state of the L step at that point. Called with both, and perhaps a smaller lr, an
+        L step goes on from there; epochs of the L step then count from 0 again.
+    step : int
+    epoch, batch : int or None
+        Where it was seen; batch is None for a weight, which is looked at after each epoch.
+    rate : float or None
+        The learning rate there. None, like epoch and batch, where the L step has none.
+    """
+
+    params: Params
+    state: Any
+    step: int
+    epoch: int | None
+    batch: int | None
+    rate: float | None
+
+    def __init__(self, message: str, **found: Any):    # one argument, so that it can be pickled
+        super().__init__(message)
+        vars(self).update(found)
+
+
+# ----- stochastic gradient descent -----------------------------------------------------------
 
 class SGD:
     """L step by stochastic gradient descent with Nesterov's momentum.
 
-        v ← m v + g,   w ← w − η (g + m v)   with   g = ∇L(w) + μ (w − target)
+        v ← m v + g,   w ← w − η (g + m v)   with   g = ∇L(w) + ω w + μ (w − target)
 
-    once for every batch; this is the form of PyTorch's optimizer. The rate of step k is
-    η_k = min(lr · decay^k, 1/μ): the gradient of the penalty alone is μ (w − target), so that a
-    rate above 1/μ would step beyond the target, and above 2/μ would diverge. The clip is left
-    out where targets is empty. This is a heuristic: it promises no optimum, of L or of the batch.
+    once for every batch, for every parameter that has a gradient. It is PyTorch's optimizer with
+    nesterov=True, no dampening and weight_decay = ω, on the penalised loss; as there, ω applies
+    to biases and normalisations too, and a parameter without a gradient keeps its value. The
+    rate in epoch e of step k, both counted from 0 and e anew in each step, is
+
+        η = min(lr · decay^k · epoch_decay^e, 1/μ)
+
+    for the gradient of the penalty alone is μ (w − target), so that a rate above 1/μ would step
+    beyond the target, and above 2/μ would diverge. The clip is left out where targets is empty.
+    This is a heuristic: it promises no optimum, of L or of the batch.
 
     Parameters
     ----------
     value_and_grad : callable
-        value_and_grad(params, x, labels) -> (mean loss of the batch, dict of gradients).
+        value_and_grad(params, x, labels) -> (mean loss of the batch, gradients), or
+        -> (mean loss, gradients, statistics). Both are dicts by name, of arrays of the shapes
+        and dtypes of params. Statistics are new values of parameters that have no gradient, as
+        the running means of a normalisation; what is in neither dict stays as it is.
     x, labels : arrays with the same number of rows
         The training set; each epoch visits every row once, in an order drawn anew.
-    lr, decay, momentum : float
-        lr > 0, 0 < decay ≤ 1, 0 ≤ momentum < 1.
+    lr : float or callable
+        lr > 0, or lr(step, epoch) -> a rate, for milestones and warm-up. The decays multiply it.
+    decay, epoch_decay : float
+        0 < decay ≤ 1, 0 < epoch_decay ≤ 1. A decay of None is 0.98, and 1 for a callable lr.
+    momentum, weight_decay : float
+        0 ≤ m < 1, 0 ≤ ω < ∞.
     batch : int
         Rows in a batch; the last one of an epoch has what is left.
     epochs, first_epochs : int
         Epochs in each L step, and in step 0 (None: the same).
     seed : int
-        Of the order of the rows.
+        Of the order of the rows, and of what value_and_grad and prepare draw.
+    draws : bool
+        Call value_and_grad(params, x, labels, rng), for a loss that is random (dropout).
+    prepare : callable, optional
+        prepare(x) -> what value_and_grad is given for x of a batch, or prepare(x, rng) where it
+        has a parameter of that name; see `lcref.data.batches`.
+    workers : int
+        Threads that prepare batches; they change no result.
     on_batch : callable, optional
-        on_batch(step, epoch, batch, loss) after every batch; epochs count from 0 in each L
-        step, batches in each epoch.
+        on_batch(step, epoch, batch, loss) after every batch; batches count from 0 in each epoch.
 
     Raises
     ------
     ValueError
-        A parameter above is out of its range; in a call: mu is not positive, or targets does
-        not fit params.
-    FloatingPointError
-        In a call: the loss or a weight became infinite or NaN.
+        A parameter above is out of its range; in a call: mu is not positive, lr gives no rate,
+        or targets, gradients, statistics or the state do not fit params.
+    Diverged
+        In a call: the loss became infinite or NaN, or a weight, which is looked at after each
+        epoch. A FloatingPointError that carries the last good weights.
 
     Notes
     -----
-    The state is a dict of "velocity" (dict of arrays), "rng" (state of the bit generator) and
-    "epoch" (how many were done in all). A call with a saved state continues bit for bit. The
-    clip is that of Carreira-Perpiñán, arXiv 1707.01209. The velocity is carried from one L
-    step to the next.
+    The state is a dict of "velocity" (dict of arrays, of the parameters that had a gradient),
+    "rng" (state of the bit generator) and "epoch" (how many were done in all). A call with a
+    saved state continues bit for bit. The clip is that of Carreira-Perpiñán, arXiv 1707.01209.
+    The velocity is carried from one L step to the next.
+
+    A call needs three copies of the parameters (weights, velocity, targets), and from its second
+    epoch on two more (weights and velocity at the start of the epoch).
     """
 
-    def __init__(self, value_and_grad: Callable, x: Array, labels: Array, *, lr: float,
-                 decay: float = 0.98, momentum: float = 0.9, batch: int = 256, epochs: int = 20,
-                 first_epochs: int | None = None, seed: int = 0,
+    def __init__(self, value_and_grad: Callable, x: Array, labels: Array, *,
+                 lr: float | Callable[[int, int], float], decay: float | None = None,
+                 epoch_decay: float = 1.0, momentum: float = 0.9, weight_decay: float = 0.0,
+                 batch: int = 256, epochs: int = 20, first_epochs: int | None = None,
+                 seed: int = 0, draws: bool = False, prepare: Callable | None = None,
+                 workers: int = 1,
                  on_batch: Callable[[int, int, int, float], None] | None = None):
         self.value_and_grad, self.x, self.labels = value_and_grad, x, labels
-        self.lr, self.decay, self.momentum = lr, decay, momentum
-        self.batch, self.epochs, self.seed, self.on_batch = batch, epochs, seed, on_batch
+        self.lr, self.epoch_decay, self.momentum = lr, epoch_decay, momentum
+        self.decay = decay if decay is not None else 1.0 if callable(lr) else DECAY
+        self.weight_decay, self.batch, self.epochs, self.seed = weight_decay, batch, epochs, seed
         self.first_epochs = epochs if first_epochs is None else first_epochs
-        limits = {
-            "x and labels have as many rows, and at least one":
-                x.shape[0] == labels.shape[0] and x.shape[0] > 0,
-            "lr is positive and finite": 0 < lr < math.inf,
-            "decay is positive and at most 1": 0 < decay <= 1,
-            "momentum is at least 0 and under 1": 0 <= momentum < 1,
-            "batch is at least 1": batch >= 1,
-            "epochs and first_epochs are at least 0": min(epochs, self.first_epochs) >= 0,
-        }
-        broken = [limit for limit, holds in limits.items() if not holds]
-        if broken:
-            raise ValueError(f"SGD needs that {'; that '.join(broken)} (got {x.shape[0]} rows of "
-                             f"x, {labels.shape[0]} of labels, lr={lr}, decay={decay}, momentum="
-                             f"{momentum}, batch={batch}, epochs={epochs}, first_epochs="
-                             f"{first_epochs})")
+        self.draws, self.prepare, self.workers = draws, prepare, workers
+        self.on_batch = on_batch
+        self._check()
 
-    def rate(self, mu: float, step: int, penalised: bool = True) -> float:
-        """Return η_k = min(lr · decay^k, 1/μ), or lr · decay^k where nothing is penalised."""
-        eta = self.lr * self.decay ** step
+    def _check(self):
+        _check_settings(self, {
+            "lr is positive and finite": callable(self.lr) or 0 < self.lr < math.inf,
+            "decay is positive and at most 1": 0 < self.decay <= 1,
+            "epoch_decay is positive and at most 1": 0 < self.epoch_decay <= 1,
+            "momentum is at least 0 and under 1": 0 <= self.momentum < 1,
+            "weight_decay is at least 0 and finite": 0 <= self.weight_decay < math.inf,
+            "batch is at least 1": self.batch >= 1,
+            "epochs and first_epochs are at least 0": min(self.epochs, self.first_epochs) >= 0,
+            "workers is at least 1": self.workers >= 1,
+        }, "lr", "decay", "epoch_decay", "momentum", "weight_decay", "batch", "epochs",
+            "first_epochs", "workers")
+
+    def rate(self, mu: float, step: int, penalised: bool = True, epoch: int = 0) -> float:
+        """Return η = min(lr · decay^k · epoch_decay^e, 1/μ), unclipped if nothing is penalised."""
+        lr = self.lr(step, epoch) if callable(self.lr) else self.lr
+        if not 0 < lr < math.inf:
+            raise ValueError(f"lr(step, epoch) must be positive and finite, got {lr} for L step "
+                             f"{step}, epoch {epoch}")
+        eta = float(lr * self.decay ** step * self.epoch_decay ** epoch)
         return min(eta, 1 / mu) if penalised else eta
 
     def __call__(self, params: Params, targets: Params, mu: float, step: int,
                  state: dict[str, Any] | None = None) -> tuple[Params, dict[str, Any]]:
         """Return (params, state) after the epochs of this step."""
         _check_targets(params, targets, mu)
-        eta = self.rate(mu, step, bool(targets))
         rng = np.random.default_rng(self.seed)
-        w = {name: _flat_copy(p) for name, p in params.items()}
-        target = {name: _flat_copy(t, w[name].dtype) for name, t in targets.items()}
-        if state is None:
-            v, done = {name: array_namespace(p).zeros_like(p) for name, p in w.items()}, 0
-        else:
-            v, done = {name: _flat_copy(u) for name, u in state["velocity"].items()}, state["epoch"]
+        if state is not None:
+            check_fit(params, state["velocity"], "velocity")
             rng.bit_generator.state = state["rng"]
-        shaped = _shape_as(params, w)                       # views: they follow w
+        good, done = (params, state), state["epoch"] if state else 0
+        weights = Weights(params, state["velocity"] if state else {}, targets)
         epochs = self.epochs if step else self.first_epochs
         with np.errstate(over="ignore", invalid="ignore"):  # divergence is caught as such
             for epoch in range(epochs):
-                self._epoch(shaped, w, v, target, mu, eta, rng, step, epoch)
-        _check_finite(w, step, eta)
-        return shaped, {"velocity": _shape_as(params, v), "rng": rng.bit_generator.state,
-                        "epoch": done + epochs}
+                if epoch:
+                    good = copies(weights.w), _state(copies(weights.v), rng, done + epoch)
+                try:
+                    self._epoch(weights, mu, rng, step, epoch)
+                except Diverged as error:
+                    error.params, error.state = good
+                    raise
+        return weights.w, _state(weights.v, rng, done + epochs)
 
-    def _epoch(self, shaped, w, v, target, mu, eta, rng, step, epoch):
-        for i, (x, labels) in enumerate(self._batches(rng)):
-            loss, grads = self.value_and_grad(shaped, x, labels)
-            if not math.isfinite(loss):
-                raise FloatingPointError(_diverged(f"the loss is {loss}", step, eta, epoch, i))
-            for name, p in w.items():
-                self._update(p, v[name], grads[name], target.get(name), mu, eta)
-            if self.on_batch:
-                self.on_batch(step, epoch, i, loss)
-
-    def _batches(self, rng) -> Iterator[tuple[Array, Array]]:
-        """Yield the training set in random order; a batch is valid until the next one."""
-        order = rng.permutation(self.x.shape[0])
-        for i in range(0, len(order), self.batch):
-            rows = order[i:i + self.batch]
-            yield _take(self.x, rows), _take(self.labels, rows)
-
-    def _update(self, w, v, grad, target, mu, eta):
-        """Move the flat arrays w and v by one step, a block after another."""
-        grad = array_namespace(grad).reshape(grad, (-1,))
-        for i in range(0, w.shape[0], BLOCK):
-            b = slice(i, min(i + BLOCK, w.shape[0]))
-            g, w_b, v_b = grad[b], w[b], v[b]
-            if target is not None:
-                g = g + mu * (w_b - target[b])          # g = ∇L + μ (w − target)
-            v_b *= self.momentum
-            v_b += g                                    # v ← m v + g
-            w_b -= eta * (g + self.momentum * v_b)      # w ← w − η (g + m v)
+    def _epoch(self, weights, mu, rng, step, epoch):
+        eta = self.rate(mu, step, bool(weights.targets), epoch)
+        found = {"step": step, "epoch": epoch, "rate": eta}
+        extra = (rng,) if self.draws else ()
+        with closing(batches(self.x, self.labels, self.batch, rng, self.prepare,
+                             self.workers)) as epoch_batches:
+            for i, (x, labels) in enumerate(epoch_batches):
+                loss, *moves = self.value_and_grad(weights.w, x, labels, *extra)
+                if not math.isfinite(loss):
+                    raise _diverged(f"the loss is {loss}", batch=i, **found)
+                weights.move(*moves, mu=mu, eta=eta, m=self.momentum, omega=self.weight_decay)
+                if self.on_batch:
+                    self.on_batch(step, epoch, i, loss)
+        for name, p in weights.w.items():
+            if not bool(array_namespace(p).all(array_namespace(p).isfinite(p))):
+                raise _diverged(f"{name} has a NaN or an infinity", batch=None, **found)
 
 
-def _flat_copy(p, dtype=None):
-    xp = array_namespace(p)
-    return xp.reshape(xp.astype(p, dtype or p.dtype), (-1,))    # astype always copies
+def _state(velocity, rng, epoch):
+    return {"velocity": velocity, "rng": rng.bit_generator.state, "epoch": epoch}
 
 
-def _shape_as(params, flat):
-    """Return views of the flat arrays in the shapes of params."""
-    return {name: array_namespace(p).reshape(flat[name], p.shape, copy=False)
-            for name, p in params.items()}
+def _diverged(what, step, epoch, batch, rate):
+    where = f"batch {batch}" if batch is not None else "after its last batch"
+    return Diverged(f"{what} in L step {step}, in epoch {epoch}, {where}, at learning rate "
+                    f"{rate:g}; try a smaller lr, and see that the inputs and the parameters at "
+                    f"the start are finite", step=step, epoch=epoch, batch=batch, rate=rate)
 
 
-def _take(a, rows):
-    xp = array_namespace(a)
-    return xp.take(a, rows if is_numpy_array(a) else xp.asarray(rows, device=device(a)),
-                   axis=0)
+def _check_settings(step, limits, *names):
+    """Raise ValueError with all the limits that do not hold, and the settings of those names."""
+    rows, labels = step.x.shape[0], step.labels.shape[0]
+    limits = {"x and labels have as many rows, and at least one": rows == labels > 0, **limits}
+    broken = [limit for limit, holds in limits.items() if not holds]
+    if broken:
+        settings = ", ".join(f"{name}={getattr(step, name)}" for name in names)
+        raise ValueError(f"{type(step).__name__} needs that {'; that '.join(broken)} (got {rows} "
+                         f"rows of x, {labels} of labels, {settings})")
 
 
 def _check_targets(params, targets, mu):
     if targets and not 0 < mu < math.inf:
         raise ValueError(f"mu must be positive and finite, got {mu}")
-    for name, target in targets.items():
-        if name not in params:
-            raise ValueError(f"a target for {name!r}, but the parameters are {', '.join(params)}")
-        if tuple(target.shape) != tuple(params[name].shape):
-            raise ValueError(f"the target of {name} has shape {tuple(target.shape)}, "
-                             f"the parameter {tuple(params[name].shape)}")
+    check_fit(params, targets, "target")
 
 
-def _check_finite(w, step, eta):
-    for name, p in w.items():
-        xp = array_namespace(p)
-        if not bool(xp.all(xp.isfinite(p))):
-            raise FloatingPointError(_diverged(f"{name} has a NaN or an infinity", step, eta))
+# ----- L-BFGS --------------------------------------------------------------------------------
+
+class LBFGS:
+    """L step by L-BFGS on the whole training set, for small nets.
+
+        min over w of L(w) + μ/2 ‖w − target‖²
+
+    L is the mean loss over all rows, the penalty runs over the tensors that have a target, and
+    all is computed in float64. The answer is a local minimum to within the tolerance: no entry
+    of the gradient of the objective exceeds it. Which one depends on the weights at the start,
+    and it is not promised to be a global one, unless L is convex. Where the search ends sooner,
+    the answer is the best point it reached, and the state says so. The objective is never higher
+    than at the start, also after rounding to the dtypes of params. Nothing is random.
+
+    Parameters
+    ----------
+    value_and_grad : callable
+        value_and_grad(params, x, labels) -> (mean loss, gradients), params and the floating x in
+        float64. A parameter without a gradient is one that L does not depend on.
+    x, labels : NumPy arrays with the same number of rows
+    max_iterations : int
+    tolerance : float
+        Largest entry of the gradient at which to stop, absolute.
+    history : int
+        Pairs of steps and gradient differences that stand for the curvature.
+    batch : int
+        Rows that value_and_grad is given at a time. It bounds the memory and changes the result
+        by rounding only.
+    prepare : callable, optional
+        prepare(x) -> what value_and_grad is given; nothing random, so no augmentation.
+    draws : bool
+        Of the settings of SGD, to be refused: a loss that is random has no line search.
+
+    Raises
+    ------
+    ValueError
+        A parameter above is out of its range; in a call: mu is not positive, targets do not fit
+        params, a parameter is no NumPy array, or value_and_grad returns statistics: a loss that
+        normalises by the batch is no function of the parameters, and needs SGD.
+    Diverged
+        In a call: the loss or its gradient at the start is infinite or NaN.
+
+    Notes
+    -----
+    One iteration takes one or two passes over the training set, and O(history) times the number
+    of parameters in time and memory. The state is a dict of numbers and a text: "iterations"
+    and "evaluations" in all calls, and of the last one "value" (of the objective), "converged"
+    (whether the tolerance was met) and "message" (SciPy's). It is not needed to go on: each call
+    starts its history anew, for the objective is another one. Byrd, Lu, Nocedal and Zhu, SIAM
+    J. Sci. Comput. 16, 1995; `scipy.optimize.minimize`, method L-BFGS-B, without bounds.
+    """
+
+    def __init__(self, value_and_grad: Callable, x: Array, labels: Array, *,
+                 max_iterations: int = 200, tolerance: float = 1e-5, history: int = 10,
+                 batch: int = 1000, prepare: Callable | None = None, draws: bool = False):
+        self.value_and_grad, self.x, self.labels = value_and_grad, x, labels
+        self.max_iterations, self.tolerance, self.history = max_iterations, tolerance, history
+        self.batch, self.prepare, self.draws = batch, prepare, draws
+        _check_settings(self, {
+            "max_iterations is at least 1": max_iterations >= 1,
+            "tolerance is positive and finite": 0 < tolerance < math.inf,
+            "history is at least 1": history >= 1,
+            "batch is at least 1": batch >= 1,
+            "draws is False, for a random loss needs SGD": not draws,
+        }, "max_iterations", "tolerance", "history", "batch", "draws")
+
+    def __call__(self, params: Params, targets: Params, mu: float, step: int,
+                 state: dict[str, Any] | None = None) -> tuple[Params, dict[str, Any]]:
+        """Return (params, state) with the weights at the end of the search."""
+        _check_targets(params, targets, mu)
+        if not all(map(is_numpy_array, [self.x, *params.values()])):
+            raise ValueError("LBFGS works on NumPy arrays; use SGD on a device")
+        with np.errstate(over="ignore", invalid="ignore"):
+            objective = _Objective(self.mean_loss, params, targets, mu)
+            if not math.isfinite(objective.first):
+                raise Diverged(f"the loss, or its gradient, is not finite at the start of L step "
+                               f"{step}; see that the inputs and the parameters are finite",
+                               params=params, state=state, step=step, epoch=None, batch=None,
+                               rate=None)
+            w, found = self._search(objective, params)
+            value, _ = objective(_vector(w, params))
+        if not value <= objective.first:    # rounding may cost more than was gained
+            w, value = copies(params), objective.first
+        done = state or {"iterations": 0, "evaluations": 0}
+        return w, {"iterations": done["iterations"] + int(found.nit),
+                   "evaluations": done["evaluations"] + objective.evaluations,
+                   "value": value, "message": found.message,
+                   "converged": bool(np.max(abs(found.jac), initial=0.0) <= self.tolerance)}
+
+    def _search(self, objective, params):
+        """Return the weights found, in the dtypes of params, and SciPy's report."""
+        from scipy.optimize import minimize
+        options = {"maxiter": self.max_iterations, "maxcor": self.history, "ftol": 0.0,
+                   "gtol": self.tolerance, "maxfun": 25 * self.max_iterations}
+        found = minimize(objective, _vector(params, params), method="L-BFGS-B", jac=True,
+                         options=options)
+        w = {name: p.astype(params[name].dtype) for name, p in cut(found.x, params).items()}
+        return w, found
+
+    def mean_loss(self, params: Params) -> tuple[float, Params]:
+        """Return the loss of the whole training set and its gradient, in float64."""
+        total, gradient = 0.0, dict[str, Array]()
+        for x, labels in self._chunks():
+            loss, grads, *statistics = self.value_and_grad(params, x, labels)
+            if any(statistics):
+                raise ValueError(f"LBFGS needs a loss that depends on the parameters alone, this "
+                                 f"one has statistics of the batch ({', '.join(*statistics)}): "
+                                 f"use SGD")
+            share = len(labels) / len(self.labels)
+            total += share * float(loss)
+            for name, g in grads.items():
+                gradient[name] = gradient.get(name, 0.0) + share * g
+        return total, gradient
+
+    def _chunks(self):
+        """Yield the training set in its order, floating x as float64."""
+        for i in range(0, len(self.x), self.batch):
+            x, labels = self.x[i:i + self.batch], self.labels[i:i + self.batch]
+            x = self.prepare(x) if self.prepare else x
+            floating = np.issubdtype(x.dtype, np.floating)
+            yield x.astype(np.float64, copy=False) if floating else x, labels
 
 
-def _diverged(what, step, eta, *epoch_and_batch):
-    where = "after its last batch"
-    if epoch_and_batch:
-        where = "in epoch {}, batch {}".format(*epoch_and_batch)
-    return (f"{what} in L step {step}, {where}, at learning rate {eta:g}; try a smaller lr, "
-            f"and see that the inputs and the parameters at the start are finite")
+class _Objective:
+    """L(w) + μ/2 ‖w − target‖² and its gradient, as functions of one float64 vector."""
 
+    def __init__(self, mean_loss, params, targets, mu):
+        self.mean_loss, self.params, self.mu, self.evaluations = mean_loss, params, mu, 0
+        self.targets = {name: t.astype(np.float64) for name, t in targets.items()}
+        self.first, self.cliff = math.nan, math.nan     # until the value at the start is known
+        self.first, _ = self(_vector(params, params))
+        self.cliff = self.first + max(1.0, abs(self.first))
+
+    def __call__(self, vector):
+        """Return (value, gradient); where they are not finite, a cliff that a search backs from."""
+        w = cut(vector, self.params)
+        value, gradient = self.mean_loss(w)
+        self.evaluations += 1
+        check_fit(w, gradient, "gradient")
+        for name, target in self.targets.items():
+            d = w[name] - target
+            value += 0.5 * self.mu * float(np.vdot(d, d))
+            gradient[name] = gradient.get(name, 0.0) + self.mu * d
+        flat = _vector(gradient, self.params)
+        if not (math.isfinite(value) and np.isfinite(flat).all()):
+            return self.cliff, np.zeros_like(flat)
+        return value, flat
+
+
+def _vector(arrays, like):
+    """Return the arrays end to end as one float64 vector, with zeros for those missing."""
+    return end_to_end([arrays.get(name, np.zeros(p.shape)).astype(np.float64)
+                       for name, p in like.items()])
+
+
+# ----- least squares -------------------------------------------------------------------------
 
 class LeastSquares:
     """L step for least squares, in closed form.
