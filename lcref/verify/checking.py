@@ -61,7 +61,7 @@ def check(fn: Callable | Program, kind: str, *, compression: str | None = None,
     expected_failures : dict of property to reason
         Properties that are known to fail. One that passes is a failure.
     time_limit : float
-        Seconds for one call.
+        Seconds for one call of a function, which then has a thread; inf for no limit.
     properties : collection of str, optional
         Run only these; the report is ok when they hold.
     stop_at_first : bool

@@ -5,11 +5,17 @@
 Every peer of lcref.verify.peers that is installed is put to `check`. One JSON file a peer goes to
 results/ beside this file, and README.md is written from them. A peer that the results already hold
 for these versions and this number of examples is not run again.
+
+    python papers_repro/conformance/run.py --false-alarms N [--peer NAME]
+
+Puts each required property of the peers that are known to be right to N inputs, to see whether
+one of them is called wrong. It writes after every property, and goes on where it was stopped.
 """
 
 import argparse
 import datetime
 import json
+import math
 import os
 import platform
 import re
@@ -27,7 +33,9 @@ from tqdm import tqdm
 
 import lcref
 from lcref.verify import check
+from lcref.verify.kinds import kind_of
 from lcref.verify.peers import PEERS
+from lcref.verify.properties import properties_of
 
 HERE = Path(__file__).parent
 LONG = 1600  # characters of an input that is kept
@@ -66,6 +74,15 @@ not read in the source, is marked as inferred.
 """
 
 
+ALARMS = """
+## No right function called wrong
+
+Functions in whose answers nothing was found above, put to many more inputs of the required
+properties (`--false-alarms`). A property whose inputs are few has fewer to try.
+
+"""
+
+
 def versions(peer):
     """What the results of a peer depend on."""
     return {"python": platform.python_version(), peer.package: peer.version,
@@ -88,6 +105,33 @@ def kept(message, code):
     """The message and the input of one result, each where it is short enough to be read."""
     short = message if len(message) <= LONG // 4 else message[: LONG // 4] + " …"
     return {"message": short, "counterexample": code if len(code) <= LONG else ""}
+
+
+def search_for_alarms(peers, examples, folder):
+    """Put the required properties of right peers to many inputs, one record a peer."""
+    for peer in tqdm([peer for peer in peers if not peer.expected_failures], unit="peer"):
+        file = folder / f"{slug(peer.name)}.json"
+        made_by = {"peer": peer.name, "max_examples": examples, "versions": versions(peer)}
+        old = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+        record = old if made_by.items() <= old.items() else {**made_by, "results": {}}
+        for name in required(peer.kind):
+            if name not in record["results"]:
+                result = search(peer, name, examples)
+                record["date"] = datetime.date.today().isoformat()
+                record["results"][name] = {"status": result.status, "examples": result.examples,
+                                           "message": result.message}
+                save(file, record)
+
+
+def required(kind):
+    return [p.name for p in properties_of(kind_of(kind, None)) if p.group == "required"]
+
+
+def search(peer, name, examples):
+    """The result of one property."""
+    with threadpool_limits(1):
+        return check(peer.fn, peer.kind, max_examples=examples, properties=[name],
+                     time_limit=math.inf).results[0]
 
 
 def save(file, record):
@@ -172,7 +216,7 @@ def contracts(pairs):
     return "\n## Passed, by their own contract\n\n" + "\n".join(lines) + "\n" if lines else ""
 
 
-def readme(folder, command):
+def readme(folder):
     """README.md from the results of all peers in the folder."""
     pairs = []
     for peer in PEERS:
@@ -181,28 +225,52 @@ def readme(folder, command):
             pairs.append((peer, json.loads(file.read_text(encoding="utf-8"))))
     head = ["function", "version", "kind", "verdict", "properties passed", "failed"]
     rows = [head, ["---"] * len(head), *(row(*pair) for pair in pairs)]
-    return (INTRODUCTION + made_by(pairs, command)
+    return (INTRODUCTION + made_by(pairs)
             + "".join(f"| {' | '.join(cells)} |\n" for cells in rows) + "\n" + HOW_TO_READ
-            + contracts(pairs) + "\n## The failures\n\n"
+            + contracts(pairs) + alarms(folder / "required") + "\n## The failures\n\n"
             + "".join(section(*pair) for pair in pairs if failures(pair[1])).rstrip() + "\n")
 
 
-def made_by(pairs, command):
+def alarms(folder):
+    """How many inputs of the required properties the right peers passed, or else what failed."""
+    rows = []
+    for peer in PEERS:
+        file = folder / f"{slug(peer.name)}.json"
+        record = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"results": {}}
+        results = record["results"]
+        if results and set(results) == set(required(peer.kind)):
+            wrong = ", ".join(name for name, r in results.items() if r["status"] != "passed")
+            counts = sorted(r["examples"] for r in results.values())
+            rows.append([peer.name, str(len(results)), f"{sum(counts):,}", f"{counts[0]:,}",
+                         wrong or "none", record["date"]])
+    if not rows:
+        return ""
+    head = ["function", "required properties", "inputs", "least of a property", "alarms", "date"]
+    lines = [f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *rows]]
+    return ALARMS + "".join(lines)
+
+
+def made_by(pairs):
     """The line above the table: command, dates, versions, threads."""
+    if not pairs:
+        return ""
     dates = sorted({record["date"] for _, record in pairs})
     shared = ("python", "lcref", "numpy", "scipy", "hypothesis")
     numbers = ", ".join(sorted({f"{name} {record['versions'][name]}" for _, record in pairs
                                 for name in shared}))
     examples = ", ".join(sorted({f"{record['max_examples']:,}" for _, record in pairs}))
     seconds = sum(record["seconds"] for _, record in pairs)
-    return (f"`{command}`, {' to '.join(sorted({dates[0], dates[-1]}))}, {numbers}; {examples} "
-            f"examples a property, one thread, {seconds:.0f} s in all.\n\n")
+    when = " to ".join(sorted({dates[0], dates[-1]}))
+    return (f"`python papers_repro/conformance/run.py`, {when}, {numbers}; {examples} examples a "
+            f"property, one thread, {seconds:.0f} s in all.\n\n")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--max-examples", type=int, help="inputs for each property (default: 1000; "
                         "50 with --quick)")
+    parser.add_argument("--false-alarms", type=int, metavar="N", help="put only the required "
+                        "properties of the peers that are right to N inputs each")
     parser.add_argument("--peer", action="append", help="only this one; may be repeated")
     parser.add_argument("--quick", action="store_true", help="few inputs, to a new folder")
     parser.add_argument("--out", type=Path, help="the folder to write (default: this file's; with "
@@ -217,9 +285,12 @@ def main():
     (out / "results").mkdir(parents=True, exist_ok=True)
     examples = args.max_examples or (50 if args.quick else 1000)
     chosen = [peer for peer in PEERS if peer.version and peer.name in (args.peer or [peer.name])]
-    run(chosen, examples, out / "results")
-    command = f"python papers_repro/conformance/run.py --max-examples {examples}"
-    (out / "README.md").write_text(readme(out / "results", command), encoding="utf-8")
+    if args.false_alarms:
+        (out / "results" / "required").mkdir(exist_ok=True)
+        search_for_alarms(chosen, args.false_alarms, out / "results" / "required")
+    else:
+        run(chosen, examples, out / "results")
+    (out / "README.md").write_text(readme(out / "results"), encoding="utf-8")
     missing = sorted({peer.package for peer in PEERS if not peer.version})
     print(f"{out}: {len(chosen)} peers", *["not installed:", *missing] * bool(missing))
     return 0

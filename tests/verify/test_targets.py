@@ -1,6 +1,7 @@
 """Targets: the loading of functions, time limits, and programs that speak JSON lines."""
 
 import json
+import math
 import re
 import shlex
 import sys
@@ -171,6 +172,7 @@ def test_a_call_returns_the_value_and_what_was_printed(capsys):
         print("x =", w)
         return w + 1
     assert Function(fn)((1,)) == Call(2, "x = 1\n")
+    assert Function(fn, math.inf)((1,)) == Call(2, "x = 1\n")
     assert capsys.readouterr().out == ""
 
 
