@@ -4,6 +4,7 @@ Exit status: 0 done, 1 the answer is no, 2 wrong usage or input, 130 interrupted
 """
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 
@@ -18,6 +19,9 @@ CALLS = (
     "rank_ball(w, rank), rank_selection(w, alpha, mu, 'storage'), round_to(w, dtype), "
     "codebook_l0(w, codebook, kappa), scaled_binary_l0(w, kappa), kmeans_l0(w, k, kappa), "
     "sum(w) with --compress, lc(X, y, w, projection, budget, mu0, a, steps, penalty)")
+NETS = ("linear, lenet300, lenet5, nin, resnet20, resnet32, resnet44, resnet56, resnet110, vgg16 "
+        "or alexnet")
+WEIGHTS = ".npz or .safetensors under PyTorch's names, of this --net and --activation"
 INPUT_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, OverflowError)
 
 
@@ -45,7 +49,8 @@ def _parser():
         "learning-compression (LC) algorithm for additive combinations of compressions.")
     parser.add_argument("--version", action="version", version=f"lcref {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_compress, _add_verify, _add_certify, _add_vectors):
+    for add in (_add_compress, _add_train, _add_eval, _add_verify, _add_certify, _add_vectors,
+                _add_bench):
         add(verbs)
     return parser
 
@@ -57,16 +62,63 @@ def _add_compress(verbs):
         "algorithm, and compare the three. Without flags: LeNet300 on the bundled digits, one bit "
         "a weight in each layer plus 1% corrections over the net.",
         epilog=f"Compressions: {kinds()}; A + B is sum(A, B).".replace("%", "%%"))
-    verb.set_defaults(run=_compress)
-    _add_net_flags(verb.add_argument_group("the net and its data"))
+    verb.set_defaults(run=_command("experiment", "run"))
+    net = verb.add_argument_group("the net and its data")
+    _add_net_flags(net)
+    _flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=int,
+          metavar="N")
     _add_compression_flags(verb.add_argument_group("the compression"))
-    _add_training_flags(verb.add_argument_group("the LC algorithm"))
-    _add_output_flags(verb.add_argument_group("output"))
+    _add_loop_flags(verb.add_argument_group("the LC algorithm"))
+    _add_sgd_flags(verb.add_argument_group("its L steps"))
+    _add_output_flags(verb.add_argument_group("output"), "write history.json, reference.npz, "
+                      "compressed.npz and pictures there")
 
 
-def _compress(args):
-    from .experiment import run
-    return run(args)
+def _add_train(verbs):
+    verb = verbs.add_parser(
+        "train", help="train a reference net", allow_abbrev=False,
+        description="Train a net by Nesterov's SGD, or a small one by L-BFGS, and write its "
+        "weights, after every epoch of SGD and at the end.")
+    verb.set_defaults(run=_command("training", "run_train"))
+    _add_net_flags(verb.add_argument_group("the net and its data"))
+    group = verb.add_argument_group("training")
+    _flag(group, "--optimizer", "lbfgs takes the whole training set at a time, for nets without "
+          "dropout and normalisation; of the flags below it heeds --epochs, --seed and --threads",
+          "sgd", choices=("sgd", "lbfgs"))
+    _flag(group, "--epochs", "epochs of SGD, or iterations of L-BFGS", 60, type=int, metavar="N")
+    _flag(group, "--milestones", "epochs, counted from 0, from which on the rate is a tenth, such "
+          "as 100,150", (), type=_epochs, metavar="E,E")
+    _add_sgd_flags(group)
+    _add_output_flags(verb.add_argument_group("output"), "write weights.npz and history.json "
+                      "there", required=True)
+
+
+def _add_eval(verbs):
+    verb = verbs.add_parser(
+        "eval", help="the error of a net", allow_abbrev=False,
+        description="Print the test error of the weights in a file, which are checked against "
+        "the net.")
+    verb.set_defaults(run=_command("training", "run_eval"))
+    verb.add_argument("file", metavar="FILE", type=_path, help=WEIGHTS)
+    _add_net_flags(verb, reference=False)
+    verb.add_argument("--train", action="store_true", help="the training error too")
+    _add_threads(verb)
+    verb.add_argument("--json", action="store_true",
+                      help="one JSON object on standard output, the text on standard error")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_bench(verbs):
+    verb = verbs.add_parser(
+        "bench", help="the speed of L steps, against PyTorch", allow_abbrev=False,
+        description="Time the L steps of LeNet300, LeNet5 and ResNet20 by lcref and by PyTorch, "
+        "where it is installed, in turns, and their peak memory. Takes a minute or two; other "
+        "programs that run meanwhile spoil it.")
+    verb.set_defaults(run=_command("bench", "run"))
+    _flag(verb, "--net", "only this one: lenet300, lenet5 or resnet20", metavar="NET")
+    _flag(verb, "--turns", "turns that are counted, of each", 7, type=int, metavar="N")
+    _add_threads(verb)
+    _add_output_flags(verb, None)
 
 
 def _add_verify(verbs):
@@ -76,7 +128,7 @@ def _add_verify(verbs):
         "that shrink to the smallest that shows a mistake. Exit status 0: it conforms, 1: it does "
         "not, 2: wrong usage.",
         epilog=f"Kinds and how they are called: {CALLS}. All by position; NumPy arrays in and out.")
-    verb.set_defaults(run=_command("run_verify"))
+    verb.set_defaults(run=_command("verify.commands", "run_verify"))
     verb.add_argument("target", nargs="?", metavar="TARGET",
                       help="module:function; the current directory is importable")
     verb.add_argument("--exec", metavar="CMD", help="a program instead, which answers one JSON "
@@ -100,7 +152,7 @@ def _add_certify(verbs):
         "feasible or not, and how far from the nearest feasible point at most. Exit status 0: "
         "feasible, and no feasible point that is nearer is known; 1: not; 2: wrong usage. A model "
         "that was trained further is feasible but not nearest: give --max-excess inf.")
-    verb.set_defaults(run=_command("run_certify"))
+    verb.set_defaults(run=_command("verify.commands", "run_certify"))
     verb.add_argument("reference", metavar="REF.npz", type=_path)
     verb.add_argument("model", metavar="MODEL.npz", type=_path)
     _flag(verb, "--compress", "compression of all tensors with two axes or more together",
@@ -117,16 +169,15 @@ def _add_vectors(verbs):
     verb = verbs.add_parser(
         "vectors", help="write the test vectors, for other languages", allow_abbrev=False,
         description="Copy the test vectors, one JSON file a kind, and their schema.")
-    verb.set_defaults(run=_command("run_vectors"))
+    verb.set_defaults(run=_command("verify.commands", "run_vectors"))
     verb.add_argument("--out", required=True, type=_path, metavar="DIR")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def _command(name):
-    """A function of lcref.verify.commands, imported when it is called."""
+def _command(module, name):
+    """A function of lcref, whose module is imported when it is called."""
     def run(args):
-        from .verify import commands
-        return getattr(commands, name)(args)
+        return getattr(importlib.import_module(f".{module}", __package__), name)(args)
     return run
 
 
@@ -149,17 +200,34 @@ def _flag(group, name, text, default=None, **options):
     group.add_argument(name, help=text, default=default, **options)
 
 
-def _add_net_flags(group):
-    _flag(group, "--net", "linear or lenet300", "lenet300")
-    _flag(group, "--activation", "of lenet300: relu or tanh (default: relu)", metavar="NAME")
-    _flag(group, "--data", "digits (bundled) or mnist", "digits")
-    _flag(group, "--data-dir", "folder with MNIST, in torchvision's layout or as plain IDX files, "
-          "gzipped or not (default: the environment variable LCREF_DATA)", type=_path,
-          metavar="DIR")
-    _flag(group, "--reference", "start from these weights (.npz under PyTorch's names, of this "
-          "--net and --activation) instead of training a reference", type=_path, metavar="FILE")
-    _flag(group, "--reference-epochs", "epochs of training of the reference", 60, type=int,
-          metavar="N")
+def _epochs(text):
+    """Epochs with commas between them."""
+    try:
+        epochs = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        epochs = (-1,)
+    if min(epochs) < 0:
+        raise argparse.ArgumentTypeError(f"epochs are whole numbers from 0, got {text!r}")
+    return epochs
+
+
+def _add_net_flags(group, reference=True):
+    _flag(group, "--net", NETS, "lenet300", metavar="NET")
+    _flag(group, "--activation", "of lenet300 and lenet5: relu or tanh (default: relu)",
+          metavar="NAME")
+    _flag(group, "--data", "digits (bundled), mnist, fashion-mnist or cifar10", "digits",
+          metavar="NAME")
+    _flag(group, "--data-dir", "folder with the data sets that are not bundled, in torchvision's "
+          "layout or as their authors published them (default: the environment variable "
+          "LCREF_DATA)", type=_path, metavar="DIR")
+    if reference:
+        _flag(group, "--reference", f"start from these weights: {WEIGHTS}", type=_path,
+              metavar="FILE")
+
+
+def _add_threads(group):
+    _flag(group, "--threads", "cores to use; a run repeats bit for bit with any number", 1,
+          type=int, metavar="N")
 
 
 def _add_compression_flags(group):
@@ -173,7 +241,7 @@ def _add_compression_flags(group):
           choices=("float16", "float32"))
 
 
-def _add_training_flags(group):
+def _add_loop_flags(group):
     _flag(group, "--steps", "LC steps", 30, type=int, metavar="N")
     _flag(group, "--mu0", "first penalty μ0", 1e-3, type=float, metavar="MU")
     _flag(group, "--growth", "μ = μ0·A^k in step k", 1.2, type=float, metavar="A")
@@ -182,19 +250,27 @@ def _add_training_flags(group):
     _flag(group, "--epochs", "epochs an L step", 10, type=int, metavar="N")
     _flag(group, "--first-epochs", "epochs of the first L step (default: as many as the others)",
           type=int, metavar="N")
-    _flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
     _flag(group, "--lr-decay", "the rate is RATE·D^k in step k", 0.98, type=float, metavar="D")
+
+
+def _add_sgd_flags(group):
+    _flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
+    _flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, anew in each L "
+          "step", 1.0, type=float, metavar="D")
     _flag(group, "--momentum", "Nesterov's momentum", 0.9, type=float, metavar="M")
+    _flag(group, "--weight-decay", "ω of ω/2 ‖w‖², for all parameters", 0.0, type=float,
+          metavar="W")
     _flag(group, "--batch", "inputs in a batch", 64, type=int, metavar="N")
-    _flag(group, "--seed", "of the initial weights and of the order of the batches", 0, type=int,
-          metavar="N")
-    _flag(group, "--threads", "BLAS threads; with one a run repeats bit for bit", 1, type=int,
-          metavar="N")
+    group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
+                       help="flip and move the images of training, where the data set does "
+                       "(cifar10)")
+    _flag(group, "--seed", "of the initial weights and of the batches", 0, type=int, metavar="N")
+    _add_threads(group)
 
 
-def _add_output_flags(group):
-    _flag(group, "--out", "write history.json, reference.npz, compressed.npz and pictures there",
-          type=_path, metavar="DIR")
+def _add_output_flags(group, written, required=False):
+    if written:
+        group.add_argument("--out", help=written, type=_path, metavar="DIR", required=required)
     for name, text in (("--json", "one JSON object on standard output, table on standard error"),
                        ("--quiet", "no progress bar and no table"),
                        ("--debug", "show the traceback of an error")):

@@ -2,27 +2,26 @@
 
 import json
 import os
-import platform
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from . import __version__, data, lc, nets
+from . import data, lc, nets
 from .cli import COMPRESSION
 from .compressions import Each, LowRank, Prune, Task
 from .inputs import disjoint_tasks
 from .lsteps import SGD
-from .nets.checkpoints import read_npz
+from .nets.checkpoints import read_params
 from .parts import Sparse, size
 from .projections.lowrank import as_matrix
 from .text import parse, parse_task
+from .training import about, errors, inputs_of_training, problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,18 +40,14 @@ class Job:
 
     def evaluate(self, params):
         """Training loss, training and test error in percent."""
-        x, y = self.dataset.x_train, self.dataset.y_train
-        train = nets.evaluate(self.net, params, x, y)
-        test = nets.evaluate(self.net, params, self.dataset.x_test, self.dataset.y_test)
+        train, test = (errors(self.net, params, self.dataset, part) for part in ("train", "test"))
         return {"loss": train["loss"], "train_error": train["error"], "test_error": test["error"]}
 
 
 def run(args) -> int:
     """lcref compress: run the job, print the result, then write it."""
     begin = time.perf_counter()
-    if args.threads < 1:
-        raise ValueError(f"--threads must be at least 1, not {args.threads}")
-    with threadpool_limits(args.threads):
+    with nets.threads(args.threads):
         job = _prepare(args)
         with job.progress:
             reference, trained = _reference(job)
@@ -83,10 +78,8 @@ def _prepare(args):
     schedule = lc.Schedule(args.mu0, args.growth, args.steps, args.penalty)
     compression = parse(COMPRESSION if args.compress is None else args.compress)
     tasks = tuple(parse_task(text) for text in args.task or ())
-    dataset = data.load(args.data, args.data_dir)
-    activation = args.activation or ("relu" if args.net == "lenet300" else None)
-    net = nets.build(args.net, dataset.x_train.shape[1], dataset.classes, activation)
-    params = _weights(args.reference, net) if args.reference else net.init(
+    dataset, net = problem(args)
+    params = read_params(args.reference, net) if args.reference else net.init(
         np.random.default_rng(args.seed))
     tasks = tasks or (Task(tuple(net.weights), compression),)
     disjoint_tasks(params, tasks)
@@ -99,12 +92,12 @@ def _with_training(args, dataset, net, params, tasks, schedule):
     """The Job with its two trainings, and one progress bar over both."""
     progress = tqdm(unit="batch", disable=args.quiet or None, file=sys.stderr, leave=False,
                     dynamic_ncols=True)
-    common = {"lr": args.lr, "momentum": args.momentum, "batch": args.batch, "seed": args.seed,
-              "on_batch": lambda *_: progress.update()}
-    problem = nets.value_and_grad(net), dataset.x_train, dataset.y_train
-    train = SGD(*problem, decay=1.0, epochs=args.reference_epochs, **common)
-    l_step = SGD(*problem, decay=args.lr_decay, epochs=args.epochs,
-                 first_epochs=args.first_epochs, **common)
+    common = {"lr": args.lr, "on_batch": lambda *_: progress.update(),
+              **inputs_of_training(args, dataset, net)}
+    task = nets.value_and_grad(net), dataset.x_train, dataset.y_train
+    train = SGD(*task, decay=1.0, epochs=args.reference_epochs, **common)
+    l_step = SGD(*task, decay=args.lr_decay, epochs=args.epochs, first_epochs=args.first_epochs,
+                 **common)
     epochs = l_step.first_epochs + (args.steps - 1) * args.epochs
     epochs += 0 if args.reference else args.reference_epochs
     progress.total = epochs * -(-len(dataset.x_train) // args.batch)
@@ -161,16 +154,6 @@ def _check_writable(out):
         pass
 
 
-def _weights(file, net):
-    """The reference weights in a file, as float32, checked against the net."""
-    params = read_npz(file)
-    try:
-        net.check(params)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
-    return {name: params[name].astype(np.float32) for name in net.shapes}
-
-
 def _reference(job):
     """The reference weights, trained unless they were given, and the seconds that took."""
     begin, params = time.perf_counter(), job.params
@@ -192,18 +175,19 @@ def _summary(job, reference, result):
     """What --json prints and history.json starts with."""
     totals = {phase: sum(step["seconds"][phase] for step in result.history)
               for phase in ("l_step", "c_step", "evaluate")}
-    settings = {name: str(value) if isinstance(value, Path) else value
-                for name, value in vars(job.args).items()
-                if name not in ("run", "verb", "out", "json", "quiet", "debug")}
     return {
         "reference": job.evaluate(reference), "direct": job.evaluate(result.direct),
         "lc": {key: result.last.compressed_report[key]
                for key in ("train_error", "test_error", "loss")},
-        "ratio": result.ratio, "feasibility": result.feasibility, "seconds": totals,
-        "tasks": [str(task) for task in job.tasks], "settings": settings,
-        "versions": {"lcref": __version__, "numpy": np.__version__,
-                     "python": platform.python_version()},
+        "ratio": _ratio(job.net, result), "feasibility": result.feasibility, "seconds": totals,
+        "tasks": [str(task) for task in job.tasks], **about(job.args),
     }
+
+
+def _ratio(net, result):
+    """ρ without the running statistics: for inference they go into the scale and the shift."""
+    counted = {name: p for name, p in result.params.items() if name not in net.statistics}
+    return replace(result, params=counted).ratio
 
 
 def _table(job, summary):

@@ -1,11 +1,20 @@
 """Reading and writing the weights of nets."""
+import os
+import tempfile
 import zipfile
+from collections.abc import Mapping
 from os import PathLike
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["read_npz"]
+from .net import Net
+
+__all__ = ["read_npz", "read_params", "read_tensors", "write_npz"]
+
+PREFIX = "module."                      # of the names of a net inside PyTorch's DataParallel
+COUNTERS = ".num_batches_tracked"       # of PyTorch's batch normalisation, which nothing needs
 
 
 def read_npz(file: str | PathLike) -> dict[str, Any]:
@@ -23,3 +32,77 @@ def read_npz(file: str | PathLike) -> dict[str, Any]:
         raise FileNotFoundError(f"no file {file}") from None
     except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile):
         raise ValueError(f"{file} is not an .npz file of plain arrays") from None
+
+
+def read_tensors(file: str | PathLike) -> dict[str, Any]:
+    """Return the arrays of an .npz or .safetensors file by name; the ending says which it is.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no such file; it is not of its kind, or is damaged.
+    """
+    if Path(file).suffix != ".safetensors":
+        return read_npz(file)
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+    try:
+        return load_file(file)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no file {file}") from None
+    except (OSError, KeyError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{file} is not a .safetensors file of NumPy's dtypes: {error}") from None
+
+
+def read_params(file: str | PathLike, net: Net, dtype: Any = np.float32) -> dict[str, Any]:
+    """Return the parameters of a net from an .npz or .safetensors file.
+
+    PyTorch's names are taken as they are, without the "module." of a net that was trained in
+    parallel and without the counters of batches.
+
+    Parameters
+    ----------
+    file : path
+    net : Net
+    dtype : floating dtype of the result
+
+    Returns
+    -------
+    dict of name to array, in the net's order
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is not of its kind, or not of this net: the message lists the names that are missing,
+        those that are too many, and those whose shape, dtype or values are wrong.
+    """
+    tensors = {name: tensor for name, tensor in read_tensors(file).items()
+               if not name.endswith(COUNTERS)}
+    if tensors and all(name.startswith(PREFIX) for name in tensors):
+        tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
+    try:
+        net.check(tensors)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from None
+    return {name: tensors[name].astype(dtype) for name in net.shapes}
+
+
+def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
+    """Write arrays by name to an .npz file, whole or not at all.
+
+    Raises
+    ------
+    OSError
+        The folder does not exist or cannot be written to, or the disk is full.
+    """
+    file = Path(file)
+    handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
+    try:
+        with os.fdopen(handle, "wb") as f:
+            np.savez(f, **params)
+        os.replace(part, file)
+    except BaseException:
+        os.unlink(part)
+        raise

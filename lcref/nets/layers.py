@@ -5,10 +5,16 @@ respect to its inputs; `defvjp` takes one for every input. The array namespace i
 input, so the same text runs on NumPy arrays and on any array of the array API standard. Every
 layer keeps the dtype it is given, in its output and in its gradients.
 """
+import numpy as np
 from array_api_compat import array_namespace, device
 from autograd.extend import defvjp, primitive
 
-__all__ = ["affine", "relu", "tanh", "softmax_cross_entropy"]
+from ..blocks import in_blocks, on_host
+
+PRODUCTS_PER_ELEMENT = 64    # a multiplication takes so much less than an element's way from memory
+
+__all__ = ["add", "affine", "channels_last", "dropout", "flatten", "relu", "softmax_cross_entropy",
+           "subsample", "tanh"]
 
 
 @primitive
@@ -29,17 +35,27 @@ def affine(x, w, b):
     -----
     One matrix product forward, two backward (one where x is data): O(n · inputs · outputs) each.
     """
-    y = x @ w.T
+    y = _product(x, w.T)
     y += b
     return y
 
 
 defvjp(
     affine,
-    lambda y, x, w, b: lambda g: g @ w,                                # ∂x = g W
-    lambda y, x, w, b: lambda g: g.T @ x,                              # ∂W = gᵀ x
+    lambda y, x, w, b: lambda g: _product(g, w),                       # ∂x = g W
+    lambda y, x, w, b: lambda g: _product(g.T, x),                     # ∂W = gᵀ x
     lambda y, x, w, b: lambda g: array_namespace(g).sum(g, axis=0),    # ∂b = Σ_n g_n
 )
+
+
+def _product(a, b):
+    """a @ b, in blocks of rows of a."""
+    if not on_host(a, b):
+        return a @ b
+    out = np.empty((a.shape[0], b.shape[1]), a.dtype)
+    in_blocks(lambda rows: np.matmul(a[rows], b, out=out[rows]), a.shape[0],
+              b.size // PRODUCTS_PER_ELEMENT)
+    return out
 
 
 @primitive
@@ -54,15 +70,41 @@ def relu(x):
     -------
     array of x's shape and dtype
     """
+    if on_host(x):
+        return _by_rows(lambda x, out: np.maximum(x, 0.0, out=out), x)
     return array_namespace(x).maximum(x, 0.0)
 
 
 def _relu_vjp(y, x):
-    xp = array_namespace(y)
-    return lambda g: g * xp.astype(y > 0, y.dtype)                     # ∂x = g · 1[y > 0]
+    def vjp(g):                                                        # ∂x = g · 1[y > 0]
+        if on_host(g, y):
+            return _by_rows(lambda g, y, out: np.multiply(g, y > 0, out=out), g, y)
+        return g * array_namespace(y).astype(y > 0, y.dtype)
+    return vjp
 
 
 defvjp(relu, _relu_vjp)
+
+
+def _by_rows(f, x, *others):
+    """f(x, *others, out) elementwise, in blocks of rows."""
+    out = np.empty(x.shape, x.dtype)
+    if x.ndim == 0:
+        return f(x, *others, out=out)
+    in_blocks(lambda b: f(x[b], *(y[b] for y in others), out=out[b]), x.shape[0],
+              x.size // max(1, x.shape[0]))
+    return out
+
+
+@primitive
+def add(x, y):
+    """Return x + y, arrays of one shape: a residual connection. Both gradients are g itself."""
+    if on_host(x, y):
+        return _by_rows(lambda x, y, out: np.add(x, y, out=out), x, y)
+    return x + y
+
+
+defvjp(add, lambda s, x, y: lambda g: g, lambda s, x, y: lambda g: g)
 
 
 @primitive
@@ -90,6 +132,114 @@ def _tanh_vjp(y, x):
 
 defvjp(tanh, _tanh_vjp)
 
+
+def dropout(x, rate, rng):
+    """Return x with each entry zeroed with probability `rate`, the others divided by 1 − rate.
+
+    So the expectation is x, and evaluation leaves the layer out.
+
+    Parameters
+    ----------
+    x : array of any shape, real floating
+    rate : float, at least 0 and under 1
+    rng : numpy.random.Generator
+        The draws are those of NumPy on every device.
+
+    Raises
+    ------
+    ValueError
+        The rate is not in [0, 1), or there is no rng.
+
+    Notes
+    -----
+    O(size of x). Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, JMLR 15 (2014).
+    """
+    if not 0 <= rate < 1 or rng is None:
+        raise ValueError(f"dropout needs a rate from 0 to under 1 and a generator to draw from, "
+                         f"got rate={rate}, rng={rng}")
+    return _masked(x, rng.random(x.shape, np.float32) >= rate, 1 / (1 - rate))
+
+
+@primitive
+def _masked(x, kept, factor):
+    return x * _factors(x, kept, factor)
+
+
+defvjp(_masked, lambda y, x, kept, factor: lambda g: g * _factors(x, kept, factor))
+
+
+def _factors(x, kept, factor):
+    return array_namespace(x).asarray(kept * factor, dtype=x.dtype, device=device(x))
+
+
+# ----- the shape of activations --------------------------------------------------------------
+
+@primitive
+def channels_last(x):
+    """Return (n, height, width, channels) of images (n, channels, height, width)."""
+    y = array_namespace(x).permute_dims(x, (0, 2, 3, 1))
+    return np.ascontiguousarray(y) if on_host(y) else y
+
+
+defvjp(channels_last,
+       lambda y, x: lambda g: array_namespace(g).permute_dims(g, (0, 3, 1, 2)))
+
+
+@primitive
+def flatten(x):
+    """Return (n, channels · height · width) of (n, height, width, channels).
+
+    The order is that of PyTorch, whose channels come first, so that the weights of the next layer
+    have PyTorch's order too.
+    """
+    xp = array_namespace(x)
+    return xp.reshape(xp.permute_dims(x, (0, 3, 1, 2)), (x.shape[0], -1))
+
+
+def _flatten_vjp(y, x):
+    def vjp(g):
+        xp, (n, h, w, c) = array_namespace(g), x.shape
+        return xp.permute_dims(xp.reshape(g, (n, c, h, w)), (0, 2, 3, 1))
+    return vjp
+
+
+defvjp(flatten, _flatten_vjp)
+
+
+@primitive
+def subsample(x, stride, channels):
+    """Return every stride-th pixel, with channels of zeros on both sides: ResNet's option A.
+
+        y[:, i, j, p + c] = x[:, stride i, stride j, c],   p = (channels − x's) // 2
+
+    Parameters
+    ----------
+    x : array of shape (n, height, width, c)
+    stride, channels : int, channels at least c
+
+    Notes
+    -----
+    He, Zhang, Ren and Sun, CVPR 2016, section 3.3 (A): it has no parameters.
+    """
+    n, h, w, c = x.shape
+    xp, first = array_namespace(x), (channels - c) // 2
+    y = xp.zeros((n, -(-h // stride), -(-w // stride), channels), dtype=x.dtype, device=device(x))
+    y[:, :, :, first:first + c] = x[:, ::stride, ::stride, :]
+    return y
+
+
+def _subsample_vjp(y, x, stride, channels):
+    def vjp(g):
+        first, dx = (channels - x.shape[3]) // 2, array_namespace(g).zeros_like(x)
+        dx[:, ::stride, ::stride, :] = g[:, :, :, first:first + x.shape[3]]
+        return dx
+    return vjp
+
+
+defvjp(subsample, _subsample_vjp)
+
+
+# ----- the loss ------------------------------------------------------------------------------
 
 @primitive
 def softmax_cross_entropy(logits, labels):

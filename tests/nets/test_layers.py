@@ -9,8 +9,11 @@ import pytest
 from autograd import grad, make_vjp
 from autograd.core import primitive_vjps
 from autograd.test_util import check_grads
+from plain_layers import cast, on_device, to_host, with_vjps
 
-from lcref.nets import affine, relu, softmax_cross_entropy, tanh
+from lcref import blocks
+from lcref.nets import affine, devices, relu, softmax_cross_entropy, tanh
+from lcref.nets.layers import add, channels_last, dropout, flatten, subsample
 
 RNG = np.random.default_rng(0)
 X, W, B = RNG.normal(size=(5, 4)), RNG.normal(size=(3, 4)), RNG.normal(size=3)
@@ -96,22 +99,109 @@ def test_a_label_above_the_classes_is_an_error():
         softmax_cross_entropy(LOGITS, LABELS + 1)
 
 
+# ----- the shape of activations, each against its definition entry by entry ------------------
+
+IMAGES = RNG.normal(size=(3, 4, 5, 2))
+
+
+def test_channels_last_moves_the_channels_and_its_gradient_moves_them_back():
+    y, dx = with_vjps(channels_last, (IMAGES,), (0,), RNG.normal(size=(3, 5, 2, 4)))
+    assert y.shape == (3, 5, 2, 4) and dx.shape == IMAGES.shape
+    assert all(y[n, i, j, c] == IMAGES[n, c, i, j] for n, c, i, j in np.ndindex(*IMAGES.shape))
+    back = with_vjps(channels_last, (IMAGES,), (0,), y)[1]
+    np.testing.assert_array_equal(back, IMAGES)
+
+
+def test_flatten_has_the_order_of_pytorch_channels_then_rows_then_columns():
+    y, _ = with_vjps(flatten, (IMAGES,), (0,), np.zeros((3, 40)))
+    _, height, width, channels = IMAGES.shape
+    for n, i, j, c in np.ndindex(*IMAGES.shape):
+        assert y[n, (c * height + i) * width + j] == IMAGES[n, i, j, c]
+    np.testing.assert_array_equal(with_vjps(flatten, (IMAGES,), (0,), y)[1], IMAGES)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("channels", [2, 4, 5, 8])
+@pytest.mark.parametrize("shape", [(3, 4, 5, 2), (1, 1, 1, 1), (2, 6, 3, 1)])
+def test_subsample_takes_every_stride_th_pixel_between_channels_of_zeros(shape, channels, stride):
+    x = RNG.normal(size=shape)
+    n, height, width, c = shape
+    g = RNG.normal(size=(n, len(range(0, height, stride)), len(range(0, width, stride)), channels))
+    y, dx = with_vjps(subsample, (x, stride, channels), (0,), g)
+    below = (channels - c) // 2
+    exact, exact_dx = np.zeros(g.shape), np.zeros(shape)
+    for m, i, j, k in np.ndindex(*g.shape):
+        if below <= k < below + c:
+            exact[m, i, j, k] = x[m, stride * i, stride * j, k - below]
+            exact_dx[m, stride * i, stride * j, k - below] = g[m, i, j, k]
+    np.testing.assert_array_equal(y, exact)
+    np.testing.assert_array_equal(dx, exact_dx)
+
+
+def test_the_sum_of_two_layers_gives_each_the_whole_gradient():
+    x, y, g = (RNG.normal(size=(3, 4, 5, 2)) for _ in range(3))
+    total, dx, dy = with_vjps(add, (x, y), (0, 1), g)
+    assert total.ravel().tolist() == [a + b for a, b in zip(x.flat, y.flat)]
+    np.testing.assert_array_equal(dx, g)
+    np.testing.assert_array_equal(dy, g)
+    assert grad(lambda x: softmax_cross_entropy(add(x, x), LABELS))(LOGITS).tolist() == (
+        2 * grad(softmax_cross_entropy)(2 * LOGITS, LABELS)).tolist()
+
+
+@pytest.mark.parametrize("layer", [channels_last, flatten, lambda x: subsample(x, 2, 5),
+                                   lambda x: add(x, x)])
+def test_the_gradients_of_a_change_of_shape_agree_with_numerical_ones(layer):
+    check_grads(layer, modes=["rev"], order=1)(IMAGES)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dropout_zeroes_where_the_draw_is_under_the_rate_and_scales_the_others(rate, dtype):
+    x, g = (RNG.normal(size=(50, 40)).astype(dtype) for _ in range(2))
+    kept = np.random.default_rng(3).random((50, 40), np.float32) >= rate
+    vjp, y = make_vjp(lambda x: dropout(x, rate, np.random.default_rng(3)))(x)
+    assert y.dtype == vjp(g).dtype == dtype
+    np.testing.assert_array_equal(y, np.where(kept, x * dtype(1 / (1 - rate)), 0))
+    np.testing.assert_array_equal(vjp(g), np.where(kept, g * dtype(1 / (1 - rate)), 0))
+    # of 2000 entries the share kept is within 5 deviations of 1 - rate
+    assert abs(np.mean(y != 0) - (1 - rate)) <= 5 * math.sqrt(rate * (1 - rate) / 2000)
+
+
+def test_dropout_draws_anew_from_a_generator_that_goes_on():
+    x, rng = np.ones((50, 40)), np.random.default_rng(3)
+    one, two = dropout(x, 0.5, rng), dropout(x, 0.5, rng)
+    assert (one != two).any() and (x == 1).all()
+    np.testing.assert_array_equal(one, dropout(x, 0.5, np.random.default_rng(3)))
+
+
+def test_dropout_on_a_device_draws_what_it_draws_on_the_host():
+    x, g = RNG.normal(size=(2, 5, 4))
+    devices.register(type(on_device(x)))
+    here, there = (make_vjp(lambda x: dropout(x, 0.25, np.random.default_rng(3)))(a)
+                   for a in (x, on_device(x)))
+    np.testing.assert_array_equal(to_host(there[1]), here[1])
+    np.testing.assert_array_equal(to_host(there[0](on_device(g))), here[0](g))
+
+
+# ----- what holds for every layer ------------------------------------------------------------
+
 CASES = [
     (affine, (X, W, B), (0, 1, 2), RNG.normal(size=(5, 3))),
     (relu, (X,), (0,), RNG.normal(size=(5, 4))),
     (tanh, (X,), (0,), RNG.normal(size=(5, 4))),
     (softmax_cross_entropy, (LOGITS, LABELS), (0,), np.array(0.7)),
+    (add, (X, 2 * X), (0, 1), RNG.normal(size=(5, 4))),
+    (relu, (IMAGES,), (0,), RNG.normal(size=(3, 4, 5, 2))),
+    (channels_last, (IMAGES,), (0,), RNG.normal(size=(3, 5, 2, 4))),
+    (flatten, (IMAGES,), (0,), RNG.normal(size=(3, 40))),
+    (subsample, (IMAGES, 2, 5), (0,), RNG.normal(size=(3, 2, 3, 5))),
 ]
-
-
-def rounded(args, dtype):
-    return [a.astype(dtype) if a.dtype.kind == "f" else a for a in args]
 
 
 @pytest.mark.parametrize("layer, args, argnums, g", CASES)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_layer_keeps_the_dtype_in_its_value_and_gradients(layer, args, argnums, g, dtype):
-    args = rounded(args, dtype)
+    args = cast(args, dtype)
     for argnum in argnums:
         vjp, value = make_vjp(layer, argnum)(*args)
         gradient = vjp(g.astype(dtype))
@@ -125,8 +215,9 @@ def test_a_layer_keeps_the_dtype_in_its_value_and_gradients(layer, args, argnums
 def test_a_layer_on_a_device_of_the_array_standard_equals_numpy(layer, args, argnums, g, dtype,
                                                                 where):
     place = array_api_strict.Device(where)
-    args, (g,) = rounded(args, dtype), rounded([g], dtype)
-    there = [array_api_strict.asarray(a, device=place) for a in args]
+    args, (g,) = cast(args, dtype), cast([g], dtype)
+    there = [array_api_strict.asarray(a, device=place) if isinstance(a, np.ndarray) else a
+             for a in args]
     g_there = array_api_strict.asarray(g, device=place)
 
     def to_numpy(a):
@@ -139,3 +230,34 @@ def test_a_layer_on_a_device_of_the_array_standard_equals_numpy(layer, args, arg
     for here_grad, there_grad in zip(vjps(argnums, here_value, args, {})(g),
                                      vjps(argnums, there_value, there, {})(g_there)):
         np.testing.assert_array_equal(to_numpy(there_grad), here_grad)
+
+
+@pytest.mark.parametrize("layer, args, argnums, g", CASES)
+@pytest.mark.parametrize("block", [1, blocks.BLOCK])
+def test_a_layer_takes_views_and_leaves_them_as_they_were(layer, args, argnums, g, block,
+                                                          monkeypatch):
+    first = with_vjps(layer, args, argnums, g)
+    views = [np.repeat(a, 2, axis=0)[::2].T.copy().T if isinstance(a, np.ndarray) and a.ndim
+             else a for a in (*args, g)]
+    for v in views:
+        if isinstance(v, np.ndarray):
+            v.flags.writeable = False       # a write is an error
+    monkeypatch.setattr(blocks, "BLOCK", block)
+    for a, b in zip(first, with_vjps(layer, views[:-1], argnums, views[-1])):
+        np.testing.assert_allclose(a, b, rtol=1e-13, atol=1e-14)
+    for v, a in zip(views, (*args, g)):
+        np.testing.assert_array_equal(v, a)
+
+
+@pytest.mark.parametrize("layer, args, argnums, g", CASES[:4])
+def test_a_batch_of_one_is_a_row_of_the_batch(layer, args, argnums, g):
+    one = [a[:1] if i == 0 or layer is softmax_cross_entropy else a for i, a in enumerate(args)]
+    y, dx = with_vjps(layer, one, (0,), g[:1] if g.ndim else g)
+    if g.ndim:
+        whole = with_vjps(layer, args, (0,), g)
+        np.testing.assert_allclose(y, whole[0][:1], rtol=1e-13, atol=1e-15)
+        np.testing.assert_allclose(dx, whole[1][:1], rtol=1e-13, atol=1e-15)
+    else:
+        z = LOGITS[0]
+        assert y == pytest.approx(math.log(sum(map(math.exp, z))) - z[LABELS[0]], rel=1e-13)
+        assert dx.shape == (1, 3) and abs(dx.sum()) < 1e-15

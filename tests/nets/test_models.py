@@ -10,6 +10,7 @@ import pytest
 
 from lcref.data import load
 from lcref.nets import build, evaluate, lenet300, linear, loss, value_and_grad
+from lcref.nets.models import MODELS
 
 RNG = np.random.default_rng(1)
 X, LABELS = RNG.normal(size=(7, 6)), RNG.integers(0, 3, 7)
@@ -56,8 +57,8 @@ def test_lenet300_is_the_composition_of_its_three_layers(activation, f):
                          ids=["linear", "tanh", "relu"])
 def test_the_slope_of_the_loss_along_each_parameter_is_the_gradients(net):
     params = random_params(net)
-    value, grads = value_and_grad(net)(params, X, LABELS)
-    assert isinstance(value, float) and list(grads) == list(params)
+    value, grads, statistics = value_and_grad(net)(params, X, LABELS)
+    assert isinstance(value, float) and list(grads) == list(params) and statistics == {}
     logits = net.apply(params, X)
     p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     assert math.isclose(value, -np.log(p[np.arange(7), LABELS]).mean(), rel_tol=1e-12)
@@ -75,7 +76,7 @@ def test_the_gradient_equals_that_of_a_function_of_the_dict_bit_for_bit():
     params, x = random_params(net, np.float32), X.astype(np.float32)
     expected = autograd.grad(lambda p: loss(net, p, x, LABELS))(params)
     for _ in range(2):
-        _, grads = value_and_grad(net)(params, x, LABELS)
+        _, grads, _ = value_and_grad(net)(params, x, LABELS)
         for name in params:
             assert grads[name].dtype == np.float32
             np.testing.assert_array_equal(grads[name], expected[name])
@@ -133,13 +134,27 @@ def test_build_finds_a_net_by_name():
     assert build("lenet300", 784, 10).activation == "tanh"
     assert build("lenet300", 784, 10, "relu").activation == "relu"
     assert build("linear", 64, 10).weights == ["fc1.weight"]
+    assert build("linear", (1, 8, 8), 10).input_shape == (64,)
+    assert build("lenet300", (1, 28, 28), 10).shapes == lenet300().shapes
+    assert build("lenet5", (1, 28, 28), 10).activation == "relu"
+    assert build("lenet5", (1, 28, 28), 10, "tanh").activation == "tanh"
+    for name in MODELS.keys() - {"linear", "lenet300"}:
+        net = build(name, (3, 67, 67), 7)
+        assert (net.name, net.input_shape, net.classes) == (name, (3, 67, 67), 7)
 
 
 @pytest.mark.parametrize("args, says", [
-    (("lenet30", 784, 10), "linear, lenet300; did you mean 'lenet300'"),
+    (("lenet30", 784, 10), "linear, lenet300, .*; did you mean 'lenet300'"),
     (("lenet300", 784, 10, "tanhh"), "relu, tanh; did you mean 'tanh'"),
     (("linear", 784, 10, "tanh"), "no hidden layer"),
     (("linear", 0, 10), "inputs=0"),
+    (("lenet5", 784, 10), r"lenet5 needs images, \(channels, height, width\), got 784"),
+    (("resnet20", (28, 28), 10), r"resnet20 needs images, .*, got \(28, 28\)"),
+    (("lenet5", (1, 15, 28), 10), r"at least 16 × 16 pixels, got \(1, 15, 28\)"),
+    (("vgg16", (3, 32, 31), 10), r"at least 32 × 32 pixels, got \(3, 32, 31\)"),
+    (("alexnet", (3, 66, 99), 10), r"at least 67 × 67 pixels, got \(3, 66, 99\)"),
+    (("resnet20", (3, 32, 32), 10, "tanh"), "resnet20 has relu, and no other; got 'tanh'"),
+    (("lenet5", (1, 28, 28), 10, "sigmoid"), "unknown activation 'sigmoid'"),
 ])
 def test_build_says_what_it_knows_when_it_does_not_know(args, says):
     with pytest.raises(ValueError, match=says):

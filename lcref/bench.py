@@ -1,0 +1,263 @@
+"""The speed table: L steps of lcref and of PyTorch, on this machine, in one run.
+
+Both train the same net from the same weights on the same batches, with the same number of
+threads: forward, backward, the penalty μ/2 ‖w − target‖² and Nesterov's update, for so many
+batches. They take turns, and the medians of the turns are compared. Peak memory is that of a
+fresh process which takes one L step and does nothing else.
+"""
+import multiprocessing
+import platform
+import re
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from . import __version__, nets
+from .lsteps import SGD
+
+__all__ = ["LStep", "TASKS", "l_step"]
+
+TASKS = {"lenet300": ((784,), 256, 40), "lenet5": ((1, 28, 28), 256, 8),
+         "resnet20": ((3, 32, 32), 128, 4)}     # shape of an input, batch, batches of a turn
+MU, RATE, MOMENTUM = 1e-3, 1e-3, 0.9
+
+
+@dataclass(frozen=True)
+class LStep:
+    """Milliseconds a batch, medians of the turns, and peak memory in MB, of one net.
+
+    `step_mb` is the part of the peak that came after the libraries were loaded. What PyTorch
+    would show is None where it is not installed.
+    """
+
+    net: str
+    batch: int
+    lcref_ms: float
+    lcref_mb: float
+    lcref_step_mb: float
+    torch_ms: float | None = None
+    torch_mb: float | None = None
+    torch_step_mb: float | None = None
+    ratio: float | None = None
+
+
+def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
+    """Compare the L step of one net with PyTorch's.
+
+    Parameters
+    ----------
+    name : "lenet300", "lenet5" or "resnet20"
+    threads : int
+        Of each of the two.
+    turns : int, at least 1
+        How many times each has its turn, after one that is not counted.
+
+    Raises
+    ------
+    ValueError
+        Unknown name, threads or turns under 1.
+
+    Notes
+    -----
+    PyTorch runs eagerly in float32 with contiguous images. It is loaded only here.
+    """
+    if name not in TASKS or turns < 1:
+        raise ValueError(f"known are {', '.join(TASKS)}, in at least one turn; got {name!r}, "
+                         f"{turns} turns")
+    has_torch, batch = find_spec("torch") is not None, TASKS[name][1]
+    with nets.threads(threads):
+        times = _taking_turns([_lcref_step(name, threads)]
+                              + [_torch_step(name, threads)] * has_torch, turns)
+    peaks = [_peak(kind, name, threads) for kind in ("lcref", "torch")[:1 + has_torch]]
+    milliseconds = [1e3 * statistics.median(t) / TASKS[name][2] for t in times]
+    (mb, step_mb), *theirs = peaks
+    row = LStep(name, batch, milliseconds[0], mb, step_mb)
+    for torch_mb, torch_step_mb in theirs:
+        row = replace(row, torch_ms=milliseconds[1], torch_mb=torch_mb,
+                      torch_step_mb=torch_step_mb, ratio=milliseconds[0] / milliseconds[1])
+    return row
+
+
+def _taking_turns(steps, turns):
+    """The seconds of each step in each turn."""
+    times: list[list[float]] = [[] for _ in steps]
+    for turn in range(turns + 1):
+        for step, seconds in zip(steps, times):
+            time.sleep(0.05)    # threads that wait for more work of the other stop spinning
+            begin = time.perf_counter()
+            step()
+            if turn:
+                seconds.append(time.perf_counter() - begin)
+    return times
+
+
+def _problem(name):
+    """(net, parameters, targets, inputs, labels), the same for both."""
+    shape, batch, batches = TASKS[name]
+    net, rng = nets.build(name, shape, 10), np.random.default_rng(0)
+    params = net.init(rng)
+    x = rng.normal(size=(batch * batches, *shape)).astype(np.float32)
+    targets = {name: np.sign(params[name]) * np.float32(0.01) for name in net.weights}
+    return net, params, targets, x, rng.integers(0, 10, batch * batches)
+
+
+def _lcref_step(name, threads):
+    net, params, targets, x, labels = _problem(name)
+    sgd = SGD(nets.value_and_grad(net), x, labels, lr=RATE, momentum=MOMENTUM,
+              batch=TASKS[name][1], epochs=1)
+    state = None
+
+    def step():
+        nonlocal params, state
+        params, state = sgd(params, targets, MU, 1, state)
+    return step
+
+
+# ---- PyTorch
+
+
+def _torch_step(name, threads):
+    import torch
+
+    torch.set_num_threads(threads)
+    net, params, targets, x, labels = _problem(name)
+    x, labels = torch.from_numpy(x), torch.from_numpy(labels)
+    p = {key: torch.from_numpy(value.copy()) for key, value in params.items()}
+    target = {key: torch.from_numpy(value) for key, value in targets.items()}
+    trained = [p[key].requires_grad_() for key in p if key not in net.statistics]
+    update = torch.optim.SGD(trained, lr=RATE, momentum=MOMENTUM, nesterov=True)
+
+    def step():
+        order = torch.randperm(len(x))
+        for i in range(0, len(x), TASKS[name][1]):
+            rows = order[i:i + TASKS[name][1]]
+            update.zero_grad()
+            logits = TORCH_NETS[name](torch.nn.functional, p, x[rows])
+            torch.nn.functional.cross_entropy(logits, labels[rows]).backward()
+            with torch.no_grad():
+                for key, t in target.items():
+                    p[key].grad.add_(p[key] - t, alpha=MU)
+            update.step()
+    return step
+
+
+def _torch_lenet300(F, p, x):
+    for layer in ("fc1", "fc2"):
+        x = F.linear(x, p[f"{layer}.weight"], p[f"{layer}.bias"]).tanh()
+    return F.linear(x, p["fc3.weight"], p["fc3.bias"])
+
+
+def _torch_lenet5(F, p, x):
+    for layer in ("conv1", "conv2"):
+        x = F.max_pool2d(F.relu(F.conv2d(x, p[f"{layer}.weight"], p[f"{layer}.bias"])), 2)
+    x = F.relu(F.linear(x.flatten(1), p["fc1.weight"], p["fc1.bias"]))
+    return F.linear(x, p["fc2.weight"], p["fc2.bias"])
+
+
+def _torch_norm(F, p, layer, x):
+    return F.batch_norm(x, p[f"{layer}.running_mean"], p[f"{layer}.running_var"],
+                        p[f"{layer}.weight"], p[f"{layer}.bias"], training=True)
+
+
+def _torch_resnet20(F, p, x):
+    x = F.relu(_torch_norm(F, p, "bn1", F.conv2d(x, p["conv1.weight"], padding=1)))
+    for block in (f"layer{group}.{i}" for group in (1, 2, 3) for i in range(3)):
+        w, v = p[f"{block}.conv1.weight"], p[f"{block}.conv2.weight"]
+        stride, extra = (2, len(w) // 4) if len(w) > x.shape[1] else (1, 0)
+        h = F.relu(_torch_norm(F, p, f"{block}.bn1", F.conv2d(x, w, stride=stride, padding=1)))
+        h = _torch_norm(F, p, f"{block}.bn2", F.conv2d(h, v, padding=1))
+        if extra:
+            x = F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, extra, extra))
+        x = F.relu(h + x)
+    return F.linear(x.mean((2, 3)), p["linear.weight"], p["linear.bias"])
+
+
+TORCH_NETS: dict[str, Callable[..., Any]] = {
+    "lenet300": _torch_lenet300, "lenet5": _torch_lenet5, "resnet20": _torch_resnet20}
+
+
+# ---- memory
+
+
+def _peak(kind, name, threads):
+    """Peak memory in MB of a fresh process that takes one L step, and how much the step added."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(_measure_peak, kind, name, threads).result()
+
+
+def _measure_peak(kind, name, threads):
+    if kind == "torch":
+        import torch
+
+        torch.ones(1)
+    before = _peak_so_far()
+    with nets.threads(threads):
+        (_lcref_step if kind == "lcref" else _torch_step)(name, threads)()
+    peak = _peak_so_far()
+    return peak, peak - before
+
+
+def _peak_so_far():
+    """Of this process, in MB. On Linux getrusage would tell that of the parent where it is more."""
+    import resource
+
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) / 2 ** 10
+    unit = 2 ** 20 if sys.platform == "darwin" else 2 ** 10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+# ---- the command
+
+
+def run(args) -> int:
+    """lcref bench: measure, and print a table or JSON."""
+    import json
+
+    names = [args.net] if args.net else list(TASKS)
+    rows = [l_step(name, args.threads, args.turns)
+            for name in tqdm(names, unit="net", disable=args.quiet or None, file=sys.stderr)]
+    for_people = sys.stderr if args.json else sys.stdout
+    if not args.quiet:
+        print(_table(rows, args.threads), file=for_people)
+    if args.json:
+        print(json.dumps({"l_step": [asdict(row) for row in rows], "threads": args.threads,
+                          "turns": args.turns, "versions": _versions()}, indent=1))
+    return 0
+
+
+def _versions():
+    found = {"lcref": __version__, "numpy": np.__version__, "python": platform.python_version()}
+    if find_spec("torch"):
+        import torch
+
+        found["torch"] = torch.__version__
+    return found
+
+
+def _table(rows, threads):
+    lines = [f"{'L step, ms a batch':22}{'lcref':>8}{'PyTorch':>9}{'ratio':>7}"
+             f"{'peak MB':>10}{'PyTorch':>9}{'of the step':>13}{'PyTorch':>9}"]
+    for row in rows:
+        cells = [(row.lcref_ms, 8, 1), (row.torch_ms, 9, 1), (row.ratio, 7, 2),
+                 (row.lcref_mb, 10, 0), (row.torch_mb, 9, 0), (row.lcref_step_mb, 13, 0),
+                 (row.torch_step_mb, 9, 0)]
+        lines.append(f"{row.net + ', batch ' + str(row.batch):22}" + "".join(
+            f"{'–' if value is None else format(value, f'.{digits}f'):>{width}}"
+            for value, width, digits in cells))
+    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
+    lines.append(f"{threads} thread{'s' * (threads > 1)}; {versions}")
+    if rows and rows[0].torch_ms is None:
+        lines.append("PyTorch is not installed, so there is nothing to compare with: "
+                     "pip install torch")
+    return "\n".join(lines)

@@ -1,0 +1,326 @@
+"""A net as a function of a dict of parameters, its loss, and the gradient of the loss.
+
+Parameters have the names and layouts that PyTorch users have ("fc1.weight" is (out, in)), so
+that a state dict of NumPy arrays is a parameter dict.
+"""
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace
+from autograd.core import make_vjp
+from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
+
+from .devices import register
+from .layers import softmax_cross_entropy
+from .normalisation import batch_norm, batch_norm_train, batch_statistics
+
+__all__ = ["Net", "Training", "evaluate", "he_normal", "glorot_uniform", "loss", "normalised",
+           "value_and_grad"]
+
+Array = Any
+Params = dict[str, Array]
+MOMENTUM = 0.1      # of running statistics: PyTorch's
+MOST_NAMES = 20     # of one kind that a message lists
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """What one batch of training needs beside the parameters, and leaves behind.
+
+    Attributes
+    ----------
+    rng : numpy.random.Generator or None
+        Of dropout.
+    statistics : dict of name to array
+        New running statistics, filled by the layers that have them.
+    """
+
+    rng: np.random.Generator | None = None
+    statistics: Params = field(default_factory=dict)
+
+
+def he_normal(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw weights of variance 2 / fan_in, biases 0: for relu.
+
+    He, Zhang, Ren and Sun, ICCV 2015, arXiv 1502.01852, eq. 10.
+    """
+    if len(shape) == 1:
+        return np.zeros(shape)
+    return rng.normal(0.0, math.sqrt(2 / math.prod(shape[1:])), shape)
+
+
+def glorot_uniform(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+    """Draw weights uniformly on ±√(6 / (fan_in + fan_out)), biases 0: for tanh, or no activation.
+
+    Glorot and Bengio, AISTATS 2010, eq. 16.
+    """
+    if len(shape) == 1:
+        return np.zeros(shape)
+    window = math.prod(shape[2:])       # 1 for a fully connected layer
+    bound = math.sqrt(6 / ((shape[0] + shape[1]) * window))
+    return rng.uniform(-bound, bound, shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Net:
+    """A net: its shapes and its function, but not its parameters.
+
+    Attributes
+    ----------
+    name : str
+    input_shape : tuple of int
+        Shape of one input, without the batch axis: (features,) or (channels, height, width).
+    classes : int
+    activation : str or None
+        "relu", "tanh", or None for a net without hidden layers.
+    shapes : mapping of str to tuple of int
+        Shape of every parameter, in the order of the layers.
+    function : callable
+        function(params, x, training) is the logits, (n, classes), for x of shape
+        (n, *input_shape); training is a Training, or None for evaluation.
+    draw : callable
+        draw(name, shape, rng) is the initial value of a weight or a bias, float64.
+    random : bool
+        Whether training draws random numbers, for dropout.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    activation: str | None
+    shapes: Mapping[str, tuple[int, ...]]
+    function: Callable[[Params, Array, Training | None], Array]
+    draw: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray] = he_normal
+    random: bool = False
+
+    @property
+    def weights(self) -> list[str]:
+        """Names of the tensors that can be compressed; the rest are biases and normalisation."""
+        return [name for name, shape in self.shapes.items() if len(shape) > 1]
+
+    @property
+    def statistics(self) -> list[str]:
+        """Names of the running means and variances, which have no gradient."""
+        return [name for name in self.shapes if name.endswith((".running_mean", ".running_var"))]
+
+    def init(self, rng: np.random.Generator, dtype=np.float32) -> Params:
+        """Draw parameters by the net's own rule; normalisation starts as the identity.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        dtype : floating dtype of the result. The draws are float64, then rounded: one seed
+            gives the same net at every precision.
+
+        Returns
+        -------
+        dict of name to numpy array
+        """
+        return {name: self._initial(name, shape, rng).astype(dtype)
+                for name, shape in self.shapes.items()}
+
+    def _initial(self, name, shape, rng):
+        if name.endswith(".running_var") or name.endswith(".weight") and len(shape) == 1:
+            return np.ones(shape)
+        if name in self.statistics:
+            return np.zeros(shape)
+        return self.draw(name, shape, rng)
+
+    def apply(self, params: Params, x: Array, training: Training | None = None) -> Array:
+        """Return the logits of a batch.
+
+        Parameters
+        ----------
+        params : dict of name to array
+        x : array of shape (n, *input_shape), of the parameters' dtype
+        training : Training, optional
+            None is evaluation: running statistics, no dropout.
+
+        Returns
+        -------
+        array of shape (n, classes)
+
+        Raises
+        ------
+        ValueError
+            x has another shape, or another dtype than the parameters.
+        """
+        if tuple(x.shape[1:]) != self.input_shape:
+            raise ValueError(f"{self.name} takes inputs of shape (n, "
+                             f"{', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
+        dtype = next(iter(params.values())).dtype
+        if x.dtype != dtype:
+            raise ValueError(f"the inputs of {self.name} are {x.dtype}, its parameters {dtype}")
+        return self.function(params, x, training)
+
+    def check(self, params: Mapping[str, Array]) -> None:
+        """Raise ValueError unless `params` fits this net; the message lists all that is wrong.
+
+        Wrong are: missing and extra names, other shapes, tensors with a NaN or an infinity.
+        O(number of parameters).
+        """
+        faults = _listed("missing", [f"{name} {shape}" for name, shape in self.shapes.items()
+                                     if name not in params])
+        faults += _listed("not of this net", [name for name in params if name not in self.shapes])
+        for name in self.shapes:
+            if name in params:
+                faults += _faults_of(name, params[name], self.shapes[name])
+        if faults:
+            raise ValueError(f"these are not the parameters of {self.name}: " + "; ".join(faults))
+
+
+def _listed(what, names):
+    """["what: names"], of many the first ones and how many more there are; [] of none."""
+    more = [f"and {len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
+    return [f"{what}: " + ", ".join(names[:MOST_NAMES] + more)] if names else []
+
+
+def _faults_of(name, tensor, shape):
+    if tuple(tensor.shape) != tuple(shape):
+        return [f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}"]
+    xp = array_namespace(tensor)
+    if not xp.isdtype(tensor.dtype, "real floating"):
+        return [f"{name} has dtype {tensor.dtype}, not a real floating one"]
+    if not bool(xp.all(xp.isfinite(tensor))):
+        return [f"{name} has a NaN or an infinity"]
+    return []
+
+
+def normalised(params: Params, name: str, h: Array, training: Training | None) -> Array:
+    """Return the batch normalisation `name` of h, and in training note the running statistics.
+
+    The new ones are 0.9 times the old plus 0.1 times the batch's, whose variance is divided by
+    the number of values less one, as PyTorch does.
+    """
+    weight, bias = params[f"{name}.weight"], params[f"{name}.bias"]
+    running = [params[f"{name}.running_mean"], params[f"{name}.running_var"]]
+    if training is None:
+        return batch_norm(h, weight, bias, *running)
+    mean, var = batch_statistics(getval(h))
+    n = math.prod(h.shape[:-1])
+    for kind, old, new in zip(("mean", "var"), running, (mean, var * (n / max(1, n - 1)))):
+        training.statistics[f"{name}.running_{kind}"] = (1 - MOMENTUM) * old + MOMENTUM * new
+    return batch_norm_train(h, weight, bias, mean, var)
+
+
+# ----- the loss ------------------------------------------------------------------------------
+
+def loss(net: Net, params: Params, x: Array, labels: Array,
+         training: Training | None = None) -> Array:
+    """Return the mean cross-entropy of one batch, a scalar of the parameters' dtype.
+
+    For the loss over a data set use `evaluate`, which works in batches and adds up in float64.
+    """
+    return softmax_cross_entropy(net.apply(params, x, training), labels)
+
+
+@primitive
+def _parameter(root, value, name, grads):
+    """Return `value`; its vjp writes the gradient to grads[name].
+
+    `root` is a number that every parameter pretends to depend on. So one trace has one root,
+    and autograd need not build a zero-filled dict of all parameters, as it does for a function
+    of a dict: the gradients are the arrays that the layers return.
+    """
+    return value
+
+
+def _parameter_vjp(value, root, _, name, grads):
+    def vjp(g):
+        grads[name] = g
+        return 0.0
+    return vjp
+
+
+defvjp(_parameter, _parameter_vjp)
+
+
+def value_and_grad(net: Net) -> Callable[..., tuple[float, Params, Params]]:
+    """Return f with f(params, x, labels) = (loss, gradients, statistics), by autograd.
+
+    Parameters
+    ----------
+    net : Net
+
+    Returns
+    -------
+    callable
+        f(params, x, labels, rng=None), of one batch in training: `rng` is drawn from, and
+        needed, where the net is random. The gradients are a dict of new arrays with the names,
+        shapes and dtypes of the parameters but the running statistics; the statistics are their
+        new values, an empty dict where a net has none.
+
+    Notes
+    -----
+    About three times the cost of the loss alone, less the gradient of x, which is not computed.
+    Nothing is checked here, for this is the inner loop: `net.check(params)` once, before it.
+    """
+    fixed = frozenset(net.statistics)
+    trained = [name for name in net.shapes if name not in fixed]
+
+    def f(params, x, labels, rng=None):
+        grads: Params = {}
+        training = Training(rng)
+        register(*{type(p) for p in params.values()})
+
+        def traced(root):
+            leaves = {name: p if name in fixed else _parameter(root, p, name, grads)
+                      for name, p in params.items()}
+            return loss(net, leaves, x, labels, training)
+
+        vjp, value = make_vjp(traced, 0.0)
+        vjp(1.0)
+        return float(value), {name: grads[name] for name in trained}, training.statistics
+    return f
+
+
+def evaluate(net: Net, params: Params, x: Array, labels: Array, batch: int = 1000,
+             prepare: Callable[[Array], Array] | None = None) -> dict[str, float]:
+    """Return the loss and the classification error of a net over a data set.
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of name to array
+    x : array of shape (n, *input_shape), n at least 1
+    labels : array of shape (n,), integer, 0 to classes − 1
+    batch : int, how many inputs at once; it bounds the memory, and sums of batches are float64
+    prepare : callable, optional
+        Makes inputs of the net of a batch of x, such as `Dataset.prepare`.
+
+    Returns
+    -------
+    dict
+        "loss": mean cross-entropy; "error": 100 · (number misclassified) / n, in percent.
+
+    Raises
+    ------
+    ValueError
+        No inputs, another number of labels than of inputs, or a label outside the classes.
+    """
+    _check_labels(net, x, labels)
+    n = x.shape[0]
+    total, wrong = 0.0, 0
+    for i in range(0, n, batch):
+        rows = slice(i, min(i + batch, n))
+        inputs = prepare(x[rows, ...]) if prepare else x[rows, ...]
+        y, logits = labels[rows], net.apply(params, inputs)
+        xp = array_namespace(logits)
+        total += float(softmax_cross_entropy(logits, y)) * y.shape[0]
+        wrong += int(xp.count_nonzero(xp.argmax(logits, axis=1) != y))
+    return {"loss": total / n, "error": 100 * wrong / n}
+
+
+def _check_labels(net, x, labels):
+    xp = array_namespace(labels)
+    if x.shape[0] == 0 or tuple(labels.shape) != (x.shape[0],):
+        raise ValueError(f"need at least one input and as many labels, got x of shape "
+                         f"{tuple(x.shape)} and labels of shape {tuple(labels.shape)}")
+    lowest, highest = int(xp.min(labels)), int(xp.max(labels))
+    if lowest < 0 or highest >= net.classes:
+        raise ValueError(f"labels of {net.name} are 0 to {net.classes - 1}, "
+                         f"got {lowest} to {highest}")

@@ -1,0 +1,157 @@
+"""`lcref train` and `lcref eval`: a reference net, and the error of one."""
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from . import __version__, data, nets
+from .lsteps import LBFGS, SGD, Diverged
+from .nets.checkpoints import read_params, write_npz
+from .nets.models import CHOOSE
+
+__all__ = ["errors", "inputs_of_training", "problem", "run_eval", "run_train"]
+
+
+def problem(args) -> tuple[data.Dataset, nets.Net]:
+    """The data set and the net that the flags name, and the inputs in the net's shape."""
+    dataset = data.load(args.data, args.data_dir)
+    activation = args.activation or ("relu" if args.net in CHOOSE else None)
+    net = nets.build(args.net, dataset.image or dataset.x_train.shape[1], dataset.classes,
+                     activation)
+    return dataset.shaped(net.input_shape), net
+
+
+def inputs_of_training(args, dataset: data.Dataset, net: nets.Net) -> dict[str, Any]:
+    """What SGD is told of the batches: how they are prepared, and of what is random."""
+    augment = dataset.augment if args.augment else None
+    return {"momentum": args.momentum, "weight_decay": args.weight_decay, "batch": args.batch,
+            "seed": args.seed, "draws": net.random, "prepare": augment or dataset.prepare,
+            "epoch_decay": args.epoch_decay}
+
+
+def errors(net: nets.Net, params, dataset: data.Dataset, part: str) -> dict[str, float]:
+    """Loss and error in percent over the part "train" or "test" of a data set, as stored."""
+    return nets.evaluate(net, params, getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}"),
+                         batch=250, prepare=dataset.prepare)
+
+
+# ---- lcref eval
+
+
+def run_eval(args) -> int:
+    """lcref eval: print the error of the weights in a file."""
+    dataset, net = problem(args)
+    params = read_params(args.file, net)
+    with nets.threads(args.threads):
+        found = {part: errors(net, params, dataset, part)
+                 for part in ("test", "train")[:1 + args.train]}
+    summary = {f"{part}_{what}": result[what] for part, result in found.items()
+               for what in ("error", "loss")}
+    for part, result in found.items():
+        print(f"{part} error {result['error']:.2f} %, loss {result['loss']:.4g}",
+              file=sys.stderr if args.json else sys.stdout)
+    if args.json:
+        print(json.dumps({**summary, "weights": str(args.file), "net": net.name,
+                          "data": dataset.name}, indent=1))
+    return 0
+
+
+# ---- lcref train
+
+
+def run_train(args) -> int:
+    """lcref train: train a net, and write it after every epoch."""
+    begin = time.perf_counter()
+    if args.seed < 0 or args.epochs < 0:
+        raise ValueError("--seed and --epochs must be at least 0")
+    dataset, net = problem(args)
+    params = read_params(args.reference, net) if args.reference else net.init(
+        np.random.default_rng(args.seed))
+    train = {"sgd": _sgd, "lbfgs": _lbfgs}[args.optimizer](args, dataset, net)
+    args.out.mkdir(parents=True, exist_ok=True)
+    history: list[dict[str, Any]] = []
+    with nets.threads(args.threads):
+        params = train(params, history)
+        summary: dict[str, Any] = {f"{part}_error": errors(net, params, dataset, part)["error"]
+                                   for part in ("test", "train")}
+    summary |= {"weights": str(args.out / "weights.npz"), "seconds": time.perf_counter() - begin,
+                **about(args)}
+    _write(args.out, params, {**summary, "epochs": history})
+    if args.json:
+        print(json.dumps(summary, indent=1))
+    if not args.quiet:
+        print(f"test error {summary['test_error']:.2f} %, train error "
+              f"{summary['train_error']:.2f} %; {summary['weights']}",
+              file=sys.stderr if args.json else sys.stdout)
+    return 0
+
+
+def about(args) -> dict[str, Any]:
+    """The settings and versions that made a result."""
+    left_out = ("run", "verb", "out", "json", "quiet", "debug")
+    settings = {name: str(value) if isinstance(value, Path) else value
+                for name, value in vars(args).items() if name not in left_out}
+    return {"settings": settings, "versions": {
+        "lcref": __version__, "numpy": np.__version__, "python": platform.python_version()}}
+
+
+def _write(out, params, history):
+    write_npz(out / "weights.npz", params)
+    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+
+
+def _sgd(args, dataset, net):
+    """A function of (params, history) that trains for the epochs, each an L step of its own."""
+    drops = args.milestones
+
+    def rate(epoch, _):
+        return args.lr * 0.1 ** sum(epoch >= drop for drop in drops) * args.epoch_decay ** epoch
+
+    bar = tqdm(unit="batch", disable=args.quiet or None, file=sys.stderr, leave=False,
+               total=args.epochs * -(-len(dataset.x_train) // args.batch), dynamic_ncols=True)
+    sgd = SGD(nets.value_and_grad(net), dataset.x_train, dataset.y_train, lr=rate, epochs=1,
+              **inputs_of_training(args, dataset, net) | {"epoch_decay": 1.0},
+              on_batch=lambda *_: bar.update())
+
+    def train(params, history):
+        state = None
+        with bar:
+            for epoch in range(args.epochs):
+                params, state = _one_epoch(args, sgd, params, state, epoch)
+                found = errors(net, params, dataset, "test")
+                history.append({"epoch": epoch, "lr": rate(epoch, 0), "test_loss": found["loss"],
+                                "test_error": found["error"]})
+                bar.set_postfix_str(f"test error {found['error']:.2f}%")
+                _write(args.out, params, {**about(args), "epochs": history})
+        return params
+    return train
+
+
+def _one_epoch(args, sgd, params, state, epoch):
+    """One epoch; where it diverges, the weights before it are written and named in the error."""
+    try:
+        return sgd(params, {}, 1.0, epoch, state)
+    except Diverged as error:
+        file = args.out / "weights.npz"
+        write_npz(file, error.params)
+        where = "" if error.batch is None else f", batch {error.batch}"
+        raise Diverged(f"the loss or a weight stopped being finite in epoch {epoch}{where}, at "
+                       f"learning rate {error.rate:g}; {file} holds the weights before that epoch; "
+                       "try a smaller --lr", **vars(error)) from error
+
+
+def _lbfgs(args, dataset, net):
+    x = dataset.prepare(dataset.x_train)
+    lbfgs = LBFGS(nets.value_and_grad(net), x, dataset.y_train, max_iterations=args.epochs)
+
+    def train(params, history):
+        params, state = lbfgs(params, {}, 1.0, 0, None)
+        history.append({key: state[key] for key in ("iterations", "message", "value")})
+        return params
+    return train
