@@ -1,9 +1,9 @@
 """The speed table: L steps of lcref and of PyTorch, on this machine, in one run.
 
-Both train the same net from the same weights on the same batches, with the same number of
-threads: forward, backward, the penalty μ/2 ‖w − target‖² and Nesterov's update, for so many
-batches. They take turns, and the medians of the turns are compared. Peak memory is that of a
-fresh process which takes one L step and does nothing else.
+Both train the same net from the same weights on the same data, each in its own order, with the
+same number of threads: forward, backward, the penalty μ/2 ‖w − target‖² and Nesterov's update,
+batch after batch. They take turns, and the medians of the turns are compared. Peak memory is that
+of a fresh process which takes one L step and does nothing else.
 """
 import multiprocessing
 import platform
@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__, nets
+from .inputs import did_you_mean
 from .lsteps import SGD
 
 __all__ = ["LStep", "TASKS", "l_step"]
@@ -70,13 +71,15 @@ def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
     -----
     PyTorch runs eagerly in float32 with contiguous images. It is loaded only here.
     """
-    if name not in TASKS or turns < 1:
-        raise ValueError(f"known are {', '.join(TASKS)}, in at least one turn; got {name!r}, "
-                         f"{turns} turns")
+    if name not in TASKS:
+        raise ValueError(f"unknown net {name!r}{did_you_mean(name, TASKS)}")
+    if turns < 1:
+        raise ValueError(f"turns must be at least 1, got {turns}")
     has_torch, batch = find_spec("torch") is not None, TASKS[name][1]
     with nets.threads(threads):
-        times = _taking_turns([_lcref_step(name, threads)]
-                              + [_torch_step(name, threads)] * has_torch, turns)
+        steps = [_lcref_step(name, threads)] + (
+            [_torch_step(name, threads)] if has_torch else [])
+        times = _taking_turns(steps, turns)
     peaks = [_peak(kind, name, threads) for kind in ("lcref", "torch")[:1 + has_torch]]
     milliseconds = [1e3 * statistics.median(t) / TASKS[name][2] for t in times]
     (mb, step_mb), *theirs = peaks
@@ -113,7 +116,7 @@ def _problem(name):
 def _lcref_step(name, threads):
     net, params, targets, x, labels = _problem(name)
     sgd = SGD(nets.value_and_grad(net), x, labels, lr=RATE, momentum=MOMENTUM,
-              batch=TASKS[name][1], epochs=1)
+              batch=TASKS[name][1], epochs=1, decay=1.0)
     state = None
 
     def step():
@@ -224,7 +227,7 @@ def run(args) -> int:
     """lcref bench: measure, and print a table or JSON."""
     import json
 
-    names = [args.net] if args.net else list(TASKS)
+    names = list(TASKS) if args.net is None else [args.net]
     rows = [l_step(name, args.threads, args.turns)
             for name in tqdm(names, unit="net", disable=args.quiet or None, file=sys.stderr)]
     for_people = sys.stderr if args.json else sys.stdout

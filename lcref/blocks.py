@@ -57,7 +57,7 @@ def threads(n: int) -> Iterator[None]:
     """
     global _pool, _threads
     if operator.index(n) < 1:
-        raise ValueError(f"the number of threads must be at least 1, got {n}")
+        raise ValueError(f"threads must be at least 1, got {n}")
     before = _pool, _threads
     _keep_memory()
     with threadpool_limits(1, user_api="blas"):

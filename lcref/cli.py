@@ -78,16 +78,17 @@ def _add_train(verbs):
     verb = verbs.add_parser(
         "train", help="train a reference net", allow_abbrev=False,
         description="Train a net by Nesterov's SGD, or a small one by L-BFGS, and write its "
-        "weights, after every epoch of SGD and at the end.")
+        "weights, after every epoch of SGD and at the end.",
+        epilog="For example: lcref train --net lenet5 --data mnist --epochs 10 --out lenet5")
     verb.set_defaults(run=_command("training", "run_train"))
     _add_net_flags(verb.add_argument_group("the net and its data"))
     group = verb.add_argument_group("training")
     _flag(group, "--optimizer", "lbfgs takes the whole training set at a time, for nets without "
-          "dropout and normalisation; of the flags below it heeds --epochs, --seed and --threads",
+          "dropout and normalisation; it ignores --lr, --batch and what else steers SGD",
           "sgd", choices=("sgd", "lbfgs"))
     _flag(group, "--epochs", "epochs of SGD, or iterations of L-BFGS", 60, type=int, metavar="N")
-    _flag(group, "--milestones", "epochs, counted from 0, from which on the rate is a tenth, such "
-          "as 100,150", (), type=_epochs, metavar="E,E")
+    _flag(group, "--milestones", "epochs, counted from 0, from each of which on the rate is a "
+          "tenth of what it was, such as 100,150 (default: none)", type=_epochs, metavar="E,E")
     _add_sgd_flags(group)
     _add_output_flags(verb.add_argument_group("output"), "write weights.npz and history.json "
                       "there", required=True)
@@ -97,15 +98,14 @@ def _add_eval(verbs):
     verb = verbs.add_parser(
         "eval", help="the error of a net", allow_abbrev=False,
         description="Print the test error of the weights in a file, which are checked against "
-        "the net.")
+        "the net.", epilog="For example: lcref eval resnet20.npz --net resnet20 --data cifar10 "
+        "--threads 2. Weights of another --activation fit as well, and give a large error.")
     verb.set_defaults(run=_command("training", "run_eval"))
     verb.add_argument("file", metavar="FILE", type=_path, help=WEIGHTS)
     _add_net_flags(verb, reference=False)
     verb.add_argument("--train", action="store_true", help="the training error too")
     _add_threads(verb)
-    verb.add_argument("--json", action="store_true",
-                      help="one JSON object on standard output, the text on standard error")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    _add_output_flags(verb, None)
 
 
 def _add_bench(verbs):
@@ -117,7 +117,7 @@ def _add_bench(verbs):
     verb.set_defaults(run=_command("bench", "run"))
     _flag(verb, "--net", "only this one: lenet300, lenet5 or resnet20", metavar="NET")
     _flag(verb, "--turns", "turns that are counted, of each", 7, type=int, metavar="N")
-    _add_threads(verb)
+    _add_threads(verb, "threads of each of the two")
     _add_output_flags(verb, None)
 
 
@@ -225,9 +225,8 @@ def _add_net_flags(group, reference=True):
               metavar="FILE")
 
 
-def _add_threads(group):
-    _flag(group, "--threads", "cores to use; a run repeats bit for bit with any number", 1,
-          type=int, metavar="N")
+def _add_threads(group, text="cores to use; a run repeats bit for bit with any number"):
+    _flag(group, "--threads", text, 1, type=int, metavar="N")
 
 
 def _add_compression_flags(group):
@@ -255,8 +254,8 @@ def _add_loop_flags(group):
 
 def _add_sgd_flags(group):
     _flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
-    _flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, anew in each L "
-          "step", 1.0, type=float, metavar="D")
+    _flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, in each L step "
+          "anew", 1.0, type=float, metavar="D")
     _flag(group, "--momentum", "Nesterov's momentum", 0.9, type=float, metavar="M")
     _flag(group, "--weight-decay", "ω of ω/2 ‖w‖², for all parameters", 0.0, type=float,
           metavar="W")
@@ -271,7 +270,7 @@ def _add_sgd_flags(group):
 def _add_output_flags(group, written, required=False):
     if written:
         group.add_argument("--out", help=written, type=_path, metavar="DIR", required=required)
-    for name, text in (("--json", "one JSON object on standard output, table on standard error"),
-                       ("--quiet", "no progress bar and no table"),
+    for name, text in (("--json", "one JSON object on standard output, the text on standard "
+                        "error"), ("--quiet", "no progress bar and no text"),
                        ("--debug", "show the traceback of an error")):
         group.add_argument(name, action="store_true", help=text)

@@ -5,7 +5,7 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from .nets.checkpoints import read_params
 from .parts import Sparse, size
 from .projections.lowrank import as_matrix
 from .text import parse, parse_task
-from .training import about, errors, inputs_of_training, problem
+from .training import about, check_writable, errors, inputs_of_training, problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ def _prepare(args):
     if args.seed < 0 or args.reference_epochs < 0:
         raise ValueError("--seed and --reference-epochs must be at least 0")
     if args.out:
-        _check_writable(args.out)
+        check_writable(args.out)
     schedule = lc.Schedule(args.mu0, args.growth, args.steps, args.penalty)
     compression = parse(COMPRESSION if args.compress is None else args.compress)
     tasks = tuple(parse_task(text) for text in args.task or ())
@@ -143,17 +143,6 @@ def _check_rank(lowrank, name, tensor):
                          f"{' × '.join(map(str, sides))}")
 
 
-def _check_writable(out):
-    """Raise OSError or ValueError unless a folder `out` can be made, or written to."""
-    folder = out
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.is_dir():
-        raise ValueError(f"--out {out}: {folder} is not a folder")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".lcref-"):
-        pass
-
-
 def _reference(job):
     """The reference weights, trained unless they were given, and the seconds that took."""
     begin, params = time.perf_counter(), job.params
@@ -179,15 +168,9 @@ def _summary(job, reference, result):
         "reference": job.evaluate(reference), "direct": job.evaluate(result.direct),
         "lc": {key: result.last.compressed_report[key]
                for key in ("train_error", "test_error", "loss")},
-        "ratio": _ratio(job.net, result), "feasibility": result.feasibility, "seconds": totals,
+        "ratio": result.ratio, "feasibility": result.feasibility, "seconds": totals,
         "tasks": [str(task) for task in job.tasks], **about(job.args),
     }
-
-
-def _ratio(net, result):
-    """ρ without the running statistics: for inference they go into the scale and the shift."""
-    counted = {name: p for name, p in result.params.items() if name not in net.statistics}
-    return replace(result, params=counted).ratio
 
 
 def _table(job, summary):

@@ -334,9 +334,9 @@ class LBFGS:
         for x, labels in self._chunks():
             loss, grads, *statistics = self.value_and_grad(params, x, labels)
             if any(statistics):
+                some = ", ".join([*statistics[0]][:3])
                 raise ValueError(f"LBFGS needs a loss that depends on the parameters alone, this "
-                                 f"one has statistics of the batch ({', '.join(*statistics)}): "
-                                 f"use SGD")
+                                 f"one has statistics of the batch ({some}): use SGD")
             share = len(labels) / len(self.labels)
             total += share * float(loss)
             for name, g in grads.items():

@@ -1,8 +1,10 @@
 """`lcref train` and `lcref eval`: a reference net, and the error of one."""
 
 import json
+import os
 import platform
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,17 @@ def errors(net: nets.Net, params, dataset: data.Dataset, part: str) -> dict[str,
                          batch=250, prepare=dataset.prepare)
 
 
+def check_writable(out: Path) -> None:
+    """Raise OSError or ValueError unless a folder `out` can be made, or written to."""
+    folder = out
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise ValueError(f"--out {out}: {folder} is not a folder")
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".lcref-"):
+        pass
+
+
 # ---- lcref eval
 
 
@@ -53,13 +66,19 @@ def run_eval(args) -> int:
                  for part in ("test", "train")[:1 + args.train]}
     summary = {f"{part}_{what}": result[what] for part, result in found.items()
                for what in ("error", "loss")}
-    for part, result in found.items():
-        print(f"{part} error {result['error']:.2f} %, loss {result['loss']:.4g}",
+    text = "; ".join(f"{part} error {result['error']:.2f} %, loss {result['loss']:.4g}"
+                     for part, result in found.items())
+    if not args.quiet:
+        print(f"{_called(net)} on {dataset.name}: {text}",
               file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps({**summary, "weights": str(args.file), "net": net.name,
-                          "data": dataset.name}, indent=1))
+                          "activation": net.activation, "data": dataset.name}, indent=1))
     return 0
+
+
+def _called(net):
+    return f"{net.name} ({net.activation})" if net.activation else net.name
 
 
 # ---- lcref train
@@ -70,6 +89,7 @@ def run_train(args) -> int:
     begin = time.perf_counter()
     if args.seed < 0 or args.epochs < 0:
         raise ValueError("--seed and --epochs must be at least 0")
+    check_writable(args.out)
     dataset, net = problem(args)
     params = read_params(args.reference, net) if args.reference else net.init(
         np.random.default_rng(args.seed))
@@ -86,8 +106,8 @@ def run_train(args) -> int:
     if args.json:
         print(json.dumps(summary, indent=1))
     if not args.quiet:
-        print(f"test error {summary['test_error']:.2f} %, train error "
-              f"{summary['train_error']:.2f} %; {summary['weights']}",
+        print(f"{_called(net)} on {dataset.name}: test error {summary['test_error']:.2f} %, "
+              f"train error {summary['train_error']:.2f} %; {summary['weights']}",
               file=sys.stderr if args.json else sys.stdout)
     return 0
 
@@ -103,27 +123,31 @@ def about(args) -> dict[str, Any]:
 
 def _write(out, params, history):
     write_npz(out / "weights.npz", params)
-    (out / "history.json").write_text(json.dumps(history, indent=1) + "\n")
+    part = out / ".history.json"
+    part.write_text(json.dumps(history, indent=1) + "\n")
+    os.replace(part, out / "history.json")
 
 
 def _sgd(args, dataset, net):
     """A function of (params, history) that trains for the epochs, each an L step of its own."""
-    drops = args.milestones
+    drops = args.milestones or ()
 
     def rate(epoch, _):
         return args.lr * 0.1 ** sum(epoch >= drop for drop in drops) * args.epoch_decay ** epoch
 
+    settings = inputs_of_training(args, dataset, net)
+    task = nets.value_and_grad(net), dataset.x_train, dataset.y_train
+    SGD(*task, lr=args.lr, **settings)      # refuses settings that are out of their range
     bar = tqdm(unit="batch", disable=args.quiet or None, file=sys.stderr, leave=False,
                total=args.epochs * -(-len(dataset.x_train) // args.batch), dynamic_ncols=True)
-    sgd = SGD(nets.value_and_grad(net), dataset.x_train, dataset.y_train, lr=rate, epochs=1,
-              **inputs_of_training(args, dataset, net) | {"epoch_decay": 1.0},
+    sgd = SGD(*task, lr=rate, epochs=1, **settings | {"epoch_decay": 1.0},
               on_batch=lambda *_: bar.update())
 
     def train(params, history):
         state = None
         with bar:
             for epoch in range(args.epochs):
-                params, state = _one_epoch(args, sgd, params, state, epoch)
+                params, state = _one_epoch(args, sgd, params, state, epoch, history)
                 found = errors(net, params, dataset, "test")
                 history.append({"epoch": epoch, "lr": rate(epoch, 0), "test_loss": found["loss"],
                                 "test_error": found["error"]})
@@ -133,13 +157,13 @@ def _sgd(args, dataset, net):
     return train
 
 
-def _one_epoch(args, sgd, params, state, epoch):
+def _one_epoch(args, sgd, params, state, epoch, history):
     """One epoch; where it diverges, the weights before it are written and named in the error."""
     try:
         return sgd(params, {}, 1.0, epoch, state)
     except Diverged as error:
         file = args.out / "weights.npz"
-        write_npz(file, error.params)
+        _write(args.out, error.params, {**about(args), "epochs": history})
         where = "" if error.batch is None else f", batch {error.batch}"
         raise Diverged(f"the loss or a weight stopped being finite in epoch {epoch}{where}, at "
                        f"learning rate {error.rate:g}; {file} holds the weights before that epoch; "
@@ -147,8 +171,10 @@ def _one_epoch(args, sgd, params, state, epoch):
 
 
 def _lbfgs(args, dataset, net):
-    x = dataset.prepare(dataset.x_train)
-    lbfgs = LBFGS(nets.value_and_grad(net), x, dataset.y_train, max_iterations=args.epochs)
+    if args.epochs < 1:
+        raise ValueError("--epochs must be at least 1 for lbfgs")
+    lbfgs = LBFGS(nets.value_and_grad(net), dataset.x_train, dataset.y_train,
+                  max_iterations=args.epochs, prepare=dataset.prepare, draws=net.random)
 
     def train(params, history):
         params, state = lbfgs(params, {}, 1.0, 0, None)

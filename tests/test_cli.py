@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from lcref import cli, data
+from lcref.data import cifar
 
 QUICK = ["--reference-epochs", "5", "--steps", "2", "--epochs", "1"]
 
@@ -218,7 +219,13 @@ BAD = {
     "a zero penalty": (["--mu0", "0"], "mu0 must be positive"),
     "a negative rate": (["--lr", "-1"], "lr is positive"),
     "no batch": (["--batch", "0"], "batch is at least 1"),
-    "no thread": (["--threads", "0"], "--threads must be at least 1"),
+    "no thread": (["--threads", "0"], "threads must be at least 1, got 0"),
+    "images too small for the net": (["--net", "lenet5"], "16 × 16 pixels, got (1, 8, 8)"),
+    "an activation of a net without a choice": (["--net", "resnet20", "--activation", "tanh"],
+                                                "resnet20 has relu, and no other"),
+    "a rate that grows with each epoch": (["--epoch-decay", "2"], "epoch_decay is positive and"),
+    "a folder without CIFAR-10": (["--data", "cifar10", "--data-dir", os.path.dirname(__file__)],
+                                  "data_batch_1"),
     "a folder without MNIST": (["--data", "mnist", "--data-dir", os.path.dirname(__file__)],
                                "train-images-idx3-ubyte"),
     "no reference file": (["--reference", "nowhere.npz"], "nowhere.npz"),
@@ -305,12 +312,103 @@ def test_debug_shows_the_traceback():
     assert "Traceback" in lcref("compress", "--net", "nothing", "--debug")[2]
 
 
+# ----- nets of images ----------------------------------------------------------------------------
+
 @pytest.fixture
-def mnist_weights():
+def small_cifar(tmp_path, monkeypatch):
+    """Flags for ResNet20 on a CIFAR-10 of 20 images and 4 for the test."""
+    rng, folder = np.random.default_rng(0), tmp_path / "cifar"
+    monkeypatch.setattr(cifar, "IMAGES", 4)
+    folder.mkdir()
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        records = rng.integers(256, size=(4, 3073), dtype=np.uint8)
+        records[:, 0] = range(4)
+        (folder / f"{name}.bin").write_bytes(records.tobytes())
+    return ["compress", "--net", "resnet20", "--data", "cifar10", "--data-dir", str(folder),
+            "--reference-epochs", "1", "--steps", "2", "--epochs", "1", "--lr", "0.01"]
+
+
+def test_a_residual_net_compresses_and_its_ratio_is_that_of_the_bits(small_cifar, tmp_path,
+                                                                     capsys):
+    out = tmp_path / "out"
+    assert cli.main([*small_cifar, "--compress", "quantize(k=2)", "--out", str(out), "--json",
+                     "--quiet"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    # one bit a weight and two entries; 688 channels, each with a scale, a shift, a running mean
+    # and variance, and ten biases
+    rest = 688 * 4 + 10
+    bits = 268_336 + 2 * 32 + rest * 32
+    assert summary["ratio"]["float32"] == pytest.approx((268_336 + rest) * 32 / bits, rel=1e-12)
+    params, reference = (arrays(out / f"{name}.npz") for name in ("compressed", "reference"))
+    weights = [p.ravel() for name, p in params.items() if p.ndim > 1]
+    assert len(weights) == 20 and len(np.unique(np.concatenate(weights))) == 2
+    assert len(np.unique(params["layer3.0.bn1.running_var"])) > 32
+    for name in ("bn1.weight", "bn1.running_mean", "linear.bias"):      # trained by the L steps
+        assert not np.array_equal(params[name], reference[name])
+
+
+def test_a_net_of_images_compresses_to_the_same_bits_with_any_number_of_threads(small_cifar,
+                                                                                tmp_path):
+    linear = ["--task", "linear.weight: binary()", "--steps", "1"]
+    for name, flags in (("a", ["--threads", "1"]), ("b", ["--threads", "2"]),
+                        ("c", ["--no-augment"])):
+        out = ["--out", str(tmp_path / name), "--quiet"]
+        assert cli.main([*small_cifar, *linear, *flags, *out]) == 0
+    a, b, c = (arrays(tmp_path / name / "compressed.npz") for name in "abc")
+    assert all(a[key].tobytes() == b[key].tobytes() for key in a)
+    assert any(a[key].tobytes() != c[key].tobytes() for key in a)
+
+
+def test_convolutions_are_pruned_by_filters_and_lowered_in_rank_by_name(small_cifar, tmp_path):
+    tasks = ["--task", "layer3.0.conv1.weight: prune(groups=5, axis=0)",
+             "--task", "layer2.0.conv2.weight: lowrank(rank=3, scheme=2)"]
+    assert cli.main([*small_cifar, *tasks, "--out", str(tmp_path / "out"), "--quiet"]) == 0
+    params = arrays(tmp_path / "out" / "compressed.npz")
+    filters = params["layer3.0.conv1.weight"].reshape(64, -1)
+    assert np.count_nonzero(filters.any(axis=1)) == 5
+    kernel = params["layer2.0.conv2.weight"]        # (out · h) × (in · w)
+    matrix = kernel.transpose(0, 2, 1, 3).reshape(32 * 3, 32 * 3).astype(float)
+    values = np.linalg.svd(matrix, compute_uv=False)
+    assert values[2] > 1e-3 * values[0] and values[3] < 1e-5 * values[0]
+
+
+def weights_file(name):
     folder = os.environ.get("LCREF_DATA")
     if not folder:
-        pytest.skip("LCREF_DATA names no folder with MNIST and the reference weights")
-    return os.path.join(folder, "weights", "lenet300_mnist.npz")
+        pytest.skip("LCREF_DATA names no folder with the data and the reference weights")
+    return os.path.join(folder, "weights", name)
+
+
+@pytest.fixture
+def mnist_weights():
+    return weights_file("lenet300_mnist.npz")
+
+
+@pytest.mark.mnist
+@pytest.mark.long
+def test_lenet5_learns_mnist_in_an_epoch_and_keeps_most_of_it_at_one_bit(capsys):
+    weights_file("")
+    assert cli.main(["compress", "--net", "lenet5", "--data", "mnist", "--reference-epochs", "1",
+                     "--steps", "1", "--epochs", "1", "--lr", "0.02", "--threads", "2", "--json",
+                     "--quiet"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["reference"]["test_error"] < 3
+    assert summary["lc"]["test_error"] <= summary["direct"]["test_error"] < 90
+    # one bit a weight, 4305 corrections of 430,500, and 580 biases at 32 bits: between the ratios
+    # with positions that cost nothing and with positions of 19 bits
+    few, many = (431_080 * 32 / (430_500 + 4 * 64 + (580 + 4305) * 32 + 4305 * b) for b in (0, 19))
+    assert many < summary["ratio"]["float32"] < few
+
+
+@pytest.mark.long
+def test_the_published_resnet20_has_its_error_as_reference(capsys):
+    file = weights_file("resnet20_cifar10.npz")
+    assert cli.main(["compress", "--net", "resnet20", "--data", "cifar10", "--reference", file,
+                     "--steps", "1", "--epochs", "0", "--threads", "2", "--json", "--quiet"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["reference"]["test_error"] == 8.27
+    # without an epoch the LC algorithm ends where it began
+    assert summary["lc"]["test_error"] == summary["direct"]["test_error"] > 8.27
 
 
 PUBLISHED = ["--activation", "tanh", "--data", "mnist", "--batch", "256", "--mu0", "9e-5",

@@ -2,6 +2,7 @@
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,8 @@ from .net import Net
 __all__ = ["read_npz", "read_params", "read_tensors", "write_npz"]
 
 PREFIX = "module."                      # of the names of a net inside PyTorch's DataParallel
+DAMAGED = (AttributeError, EOFError, MemoryError, OSError, OverflowError, RuntimeError, TypeError,
+           ValueError, zipfile.BadZipFile, zlib.error)      # what np.load raises on such files
 COUNTERS = ".num_batches_tracked"       # of PyTorch's batch normalisation, which nothing needs
 
 
@@ -26,12 +29,16 @@ def read_npz(file: str | PathLike) -> dict[str, Any]:
         There is no such file; it is not an .npz file of plain arrays.
     """
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {file}") from None
-    except (AttributeError, EOFError, OSError, TypeError, ValueError, zipfile.BadZipFile):
-        raise ValueError(f"{file} is not an .npz file of plain arrays") from None
+    except DAMAGED:
+        arrays = {"": None}
+    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise ValueError(f"{file} is not an .npz file of plain arrays; of PyTorch, save a state "
+                         "dict as .safetensors")
+    return arrays
 
 
 def read_tensors(file: str | PathLike) -> dict[str, Any]:
@@ -42,7 +49,7 @@ def read_tensors(file: str | PathLike) -> dict[str, Any]:
     FileNotFoundError, ValueError
         There is no such file; it is not of its kind, or is damaged.
     """
-    if Path(file).suffix != ".safetensors":
+    if Path(file).suffix.lower() != ".safetensors":
         return read_npz(file)
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
@@ -50,7 +57,7 @@ def read_tensors(file: str | PathLike) -> dict[str, Any]:
         return load_file(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"no file {file}") from None
-    except (OSError, KeyError, TypeError, SafetensorError) as error:
+    except (AttributeError, OSError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(f"{file} is not a .safetensors file of NumPy's dtypes: {error}") from None
 
 
@@ -84,9 +91,12 @@ def read_params(file: str | PathLike, net: Net, dtype: Any = np.float32) -> dict
         tensors = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items()}
     try:
         net.check(tensors)
+        with np.errstate(over="ignore"):
+            params = {name: tensors[name].astype(dtype) for name in net.shapes}
+        net.check(params)       # a float64 may overflow
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
-    return {name: tensors[name].astype(dtype) for name in net.shapes}
+    return params
 
 
 def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
@@ -98,11 +108,10 @@ def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
         The folder does not exist or cannot be written to, or the disk is full.
     """
     file = Path(file)
-    handle, part = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}-")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            np.savez(f, **params)
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as folder:
+        part = Path(folder, "part")         # a file of one's own would be readable by nobody else
+        with zipfile.ZipFile(part, "w") as archive:
+            for name, array in params.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         os.replace(part, file)
-    except BaseException:
-        os.unlink(part)
-        raise
