@@ -11,7 +11,7 @@ import operator
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
 from typing import Any
@@ -97,10 +97,10 @@ def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int) -> list[An
     try:
         take()
     finally:
-        wait([other for other in others if not other.cancel()])     # it may not even have begun
-    for other in others:
-        if not other.cancelled():
-            other.result()
+        failures = [other.exception() for other in others
+                    if not other.cancel()]              # it may not even have begun
+    for failure in filter(None, failures):
+        raise failure
     return results
 
 

@@ -6,13 +6,10 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from .blocks import in_blocks
-
 __all__ = ["Weights", "check_fit", "copies", "cut", "end_to_end"]
 
 Array = Any
 
-ARRAYS = 4      # that an update touches for each weight: w, v, gradient and target
 BLOCK = 32768   # elements that the update works on at a time: few enough to stay in the cache
 
 
@@ -93,19 +90,10 @@ def _together(w, names, targets):
 
 
 def _update(pack, grad, mu, eta, m, omega):
-    """Move w and v of a pack by one step; a large one in parts, which threads take."""
-    n, rates = grad.shape[0], (mu, eta, m, omega)
-    if is_numpy_array(grad):
-        in_blocks(lambda part: _move(pack, grad, part, *rates), n, ARRAYS)
-    else:
-        _move(pack, grad, slice(0, n), *rates)
-
-
-def _move(pack, grad, part, mu, eta, m, omega):
-    """The same for a part of the vectors, a block after another."""
-    block = _block(grad)
-    for i in range(part.start, part.stop, block):
-        b = slice(i, min(i + block, part.stop))
+    """Move w and v of a pack by one step, a block after another."""
+    n, block = grad.shape[0], _block(grad)
+    for i in range(0, n, block):
+        b = slice(i, min(i + block, n))
         g, w, v = grad[b], pack.w[b], pack.v[b]
         if omega:
             g = g + omega * w
