@@ -43,11 +43,19 @@ def conv2d(x, w, b=None, stride=1, padding=0):
     -------
     array of shape (n, (height + 2p − kernel_height) // σ + 1, the same of the width, out)
 
+    Raises
+    ------
+    ValueError
+        The images have other channels than the kernels, or are too small for one output.
+
     Notes
     -----
     O(n · out_height · out_width · out · in · kernel) forward, twice that backward (once where x
     is data).
     """
+    if x.shape[3] != w.shape[1] or min(out_size(x.shape[1:3], w.shape[2:], stride, padding)) < 1:
+        raise ValueError(f"kernels of shape {tuple(w.shape)} with padding {padding} do not fit "
+                         f"images of shape {tuple(x.shape)}, channels last")
     return _correlate(x, _as_matrix(w), w.shape[2:], stride, padding, b)
 
 

@@ -129,3 +129,11 @@ def test_the_rows_of_a_batch_do_not_meet(argnums):
     for a, argnum in enumerate(argnums, 1):
         join = np.concatenate if argnum == 0 else sum
         assert whole[a].tolist() == join([r[a] for r in one]).tolist()
+
+
+@pytest.mark.parametrize("image, channels", [((5, 7), 3), ((2, 7), 2), ((5, 2), 2)])
+def test_images_that_do_not_fit_the_kernels_are_refused_with_both_shapes(image, channels):
+    x, w = np.zeros((2, *image, channels)), np.zeros((4, 2, 3, 3))
+    shape = rf"{image[0]}, {image[1]}, {channels}\)"
+    with pytest.raises(ValueError, match=rf"\(4, 2, 3, 3\) .* {shape}"):
+        conv2d(x, w)
