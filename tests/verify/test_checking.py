@@ -16,6 +16,7 @@ import lcref
 from lcref import projections
 from lcref.verify.checking import check, property_names
 from lcref.verify.kinds import KINDS
+from lcref.verify.report import Report, Result
 
 SUMS = ("quantize(k=2) + prune(kappa=3)", "lowrank(rank=1) + prune(kappa=2)",
         "sum(quantize(codebook=[-1, 0, 1]), prune(kappa=2), solver='exact')")
@@ -307,6 +308,15 @@ def test_after_the_first_failure_nothing_runs_where_that_is_asked_for():
     assert [each.status for each in ran] == ["failed"] + ["skipped"] * (len(ran) - 1)
     assert len(calls) < 30
     assert not report.ok
+
+
+@pytest.mark.parametrize("status", ["passed", "expected failure"])
+def test_a_report_that_lacks_a_required_property_is_not_ok(status):
+    feasible = Result("feasible", status)
+    assert Report("l0_ball", "fn", (feasible,), ("feasible",)).ok
+    assert not Report("l0_ball", "fn", (feasible,), ("feasible", "optimal")).ok
+    assert not Report("l0_ball", "fn", (feasible, Result("optimal", "not claimed")),
+                      ("feasible", "optimal")).ok
 
 
 # ---- sums
