@@ -1,6 +1,7 @@
 """Feasible sets: why an answer is not in one, in words, and the sets that a text stands for."""
 
 import math
+import sys
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -23,18 +24,27 @@ def terms_of(text: str) -> Sequence:
 
 
 def over_the_radius(w, theta, radius):
-    """Why ‖θ‖₁ ≤ r does not hold.
+    """Why ‖θ‖₁ ≤ r does not hold, up to n·u·max(r, ‖w‖₁).
 
-    Up to n·u·max(r, M), M the largest magnitude of w: abs(w) − τ, rounded, is off by up to u·M,
-    which the textbook method cannot avoid.
+    The textbook method must pass. Its τ is (Σ − r)/k with Σ the k largest magnitudes, added one
+    after another: k − 1 roundings of at most u/2·‖w‖₁ each, as no partial sum is larger. The
+    difference, the quotient (k times) and the k entries of θ round by as much once more each:
+    (k + 2)·u/2·‖w‖₁ in all, at most n·u·‖w‖₁ for n ≥ 2, and u·‖w‖₁ for n = 1.
     """
     info, n = np.finfo(w.dtype), w.size
     u, h = Fraction(float(info.eps)), Fraction(float(info.smallest_subnormal))
-    most = max(Fraction(radius), Fraction(float(np.max(np.abs(w), initial=0))) if radius else 0)
-    norm = math.fsum(np.abs(theta).ravel().tolist())  # the exact sum, rounded once
-    if norm <= Fraction(radius) + n * (u * most + h * (radius > 0)):
+    most = max(Fraction(radius), _length(w) if radius else 0)
+    if _length(theta) <= Fraction(radius) + n * (u * most + h * (radius > 0)):
         return ""
-    return f"‖θ‖₁ is {norm!r}, more than the radius {radius!r} and its rounding"
+    norm = min(_length(theta), Fraction(sys.float_info.max))
+    return f"‖θ‖₁ is {float(norm)!r}, more than the radius {radius!r} and its rounding"
+
+
+def _length(x):
+    """‖x‖₁, the exact sum rounded once, also where it is beyond the largest float."""
+    x = np.abs(x).ravel().astype(np.float64, copy=False)
+    unit = 2.0 ** -64 if np.max(x, initial=0) > 2.0 ** 900 else 1.0
+    return Fraction(math.fsum((x * unit).tolist())) / Fraction(unit)
 
 
 def infeasible_parts(name, parts, arguments):

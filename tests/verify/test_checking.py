@@ -11,12 +11,15 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 
 import lcref
 from lcref import projections
 from lcref.verify.checking import check, property_names
 from lcref.verify.kinds import KINDS
+from lcref.verify.properties import Property
 from lcref.verify.report import Report, Result
+from lcref.verify.sets import over_the_radius
 
 SUMS = ("quantize(k=2) + prune(kappa=3)", "lowrank(rank=1) + prune(kappa=2)",
         "sum(quantize(codebook=[-1, 0, 1]), prune(kappa=2), solver='exact')")
@@ -319,6 +322,20 @@ def test_a_report_that_lacks_a_required_property_is_not_ok(status):
                       ("feasible", "optimal")).ok
 
 
+def test_a_property_without_an_input_is_skipped_and_the_report_is_not_ok(monkeypatch):
+    def none(kind):
+        return st.just((np.ones(2), 1)).filter(lambda case: False)
+
+    def holds(subject, arguments):
+        raise AssertionError("there is no input")
+
+    monkeypatch.setattr("lcref.verify.checking.properties_of",
+                        lambda kind: [Property("never", "holds of nothing", none, holds)])
+    report = few(lcref.projections.l0_ball, "l0_ball")
+    assert statuses(report) == {"never": "skipped"} and not report.ok
+    assert "no input was tried" in str(report)
+
+
 # ---- sums
 
 LOW_RANK = "lowrank(rank=1) + prune(kappa=2)"
@@ -443,3 +460,28 @@ def test_two_runs_give_the_same_report():
     first, second = (few(smallest, properties=["optimal", "ties"]) for _ in range(2))
     assert [(each.status, each.message, each.counterexample) for each in first.results] == [
         (each.status, each.message, each.counterexample) for each in second.results]
+
+
+# ---- the l1 ball, whose radius a right answer may miss by rounding
+
+
+def textbook(w, radius):
+    """Duchi et al. 2008: sort, add up, subtract."""
+    falling = np.sort(np.abs(w))[::-1]
+    tau = (np.cumsum(falling) - radius) / np.arange(1, w.size + 1)
+    return np.sign(w) * np.maximum(np.abs(w) - tau[falling > tau][-1], 0)
+
+
+def test_the_rounding_of_the_sum_is_no_violation_of_the_radius_and_more_is():
+    w = np.array([1e8, 99999999.0, 100000000.000475, 99999999.91336, 99999999.913356,
+                  100000000.001, 100000000.0001])
+    theta, r = textbook(w, 100000000.001), 100000000.001
+    assert sum(map(Fraction, theta.tolist())) > Fraction(r) * (1 + Fraction(7, 2**52))
+    assert over_the_radius(w, theta, r) == ""
+    assert "more than the radius" in over_the_radius(w, theta * (1 + 1e-13), r)
+
+
+def test_a_length_beyond_the_largest_float_is_compared_too():
+    w = np.full(4, 1.7e308)
+    assert over_the_radius(w, w / 8, 1.7e308) == ""
+    assert "more than the radius" in over_the_radius(w, w, 1.7e308)
