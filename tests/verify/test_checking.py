@@ -407,6 +407,16 @@ def test_the_counterexample_is_small(fn, name):
     assert evaluated(failed.counterexample)["w"].size <= 3
 
 
+def test_the_counterexample_is_the_smallest_and_simplest_that_fails():
+    def wrong_for_four_or_more(w, kappa):
+        return right(w, kappa) if w.size < 4 else smallest(w, kappa)
+
+    failed = result(few(wrong_for_four_or_more, max_examples=200, properties=["optimal"]),
+                    "optimal")
+    w = evaluated(failed.counterexample)["w"]
+    assert sorted(abs(w)) == [0, 0, 0, 1]
+
+
 def test_the_numbers_of_a_message_are_those_of_the_problem():
     failed = result(few(smallest, max_examples=50, properties=["optimal"]), "optimal")
     given = evaluated(failed.counterexample)
