@@ -94,7 +94,12 @@ def ckmeans_1d_dp(w, k):
 
 @as_kmeans("ckmeans_1d_dp.ckmeans, n > 1", "ckmeans-1d-dp")
 def ckmeans_1d_dp_of_two(w, k):
-    """As ckmeans_1d_dp.ckmeans, where there are two values or more; the adapter answers for one."""
+    """As ckmeans_1d_dp.ckmeans, where there are two values or more; the adapter answers for one.
+
+    At 10,000 inputs a defect of the library itself was found: for w = [0, 2, 2, 1, 1, 1e-8, 1e-12,
+    1e-12] and k = 5, one 2 goes into a cluster with both 1s, at a distortion of 2/3 above the
+    optimum; k = 5 would do for the five distinct values.
+    """
     return w.copy() if w.size == 1 else ckmeans_1d_dp(w, k)
 
 
