@@ -134,7 +134,7 @@ def _torch_step(name, threads):
     torch.set_num_threads(threads)
     net, params, targets, x, labels = _problem(name)
     x, labels = torch.from_numpy(x), torch.from_numpy(labels)
-    p = {key: torch.from_numpy(value.copy()) for key, value in params.items()}
+    p: dict[str, Any] = {key: torch.from_numpy(value.copy()) for key, value in params.items()}
     target = {key: torch.from_numpy(value) for key, value in targets.items()}
     trained = [p[key].requires_grad_() for key in p if key not in net.statistics]
     update = torch.optim.SGD(trained, lr=RATE, momentum=MOMENTUM, nesterov=True)
