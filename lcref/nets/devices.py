@@ -25,8 +25,6 @@ class _DeviceBox(Box):
 class _DeviceSpace(VSpace):
     """Arrays of one shape, dtype and device."""
 
-    mutable = False
-
     def __init__(self, value: Any):
         self.shape, self.dtype, self.device = value.shape, value.dtype, device(value)
         self.size, self.ndim = math.prod(value.shape), value.ndim

@@ -40,8 +40,8 @@ def _batch_norm_vjps(argnums, y, args, kwargs):
 
     def vjp(g):
         g_sum, gx_sum = _sums(g, x, mean)
-        grads = {0: lambda: _combined(g, x, mean, gamma * inv, 0 * inv, 0 * inv),  # ∂x = γ g / √
-                 1: lambda: gx_sum * inv, 2: lambda: g_sum,
+        grads = {0: lambda: g * (gamma * inv),                          # ∂x = γ g / √(v + ε)
+                 1: lambda: gx_sum * inv, 2: lambda: g_sum,             # ∂γ = Σ g x̂, ∂β = Σ g
                  3: lambda: -gamma * inv * g_sum,                       # ∂m = −γ Σ g / √
                  4: lambda: -0.5 * gamma * inv ** 3 * gx_sum}           # ∂v, as (v + ε)^(−1/2)
         return tuple(grads[i]() for i in argnums)
@@ -102,7 +102,7 @@ def _batch_norm_train_vjps(argnums, y, args, kwargs):
         slope = gamma * inv
         grads = {0: lambda: _combined(g, x, mean, slope, slope * inv * inv * gx_sum / n,
                                       slope * g_sum / n),
-                 1: lambda: gx_sum * inv, 2: lambda: g_sum}
+                 1: lambda: gx_sum * inv, 2: lambda: g_sum}             # ∂γ = Σ g x̂, ∂β = Σ g
         return tuple(grads[i]() for i in argnums)
     return vjp
 
