@@ -84,6 +84,10 @@ class Compression(ABC):
         """κ, where this is the l0 ball over the single weights of w."""
         return None
 
+    def held(self, theta: Part) -> tuple[Part, float]:
+        """Corrections θ, each the residual itself, as this holds them, and what that costs."""
+        return theta, 0.0
+
     def corrected(self, w: Any, kappa: int) -> parts.Sum:
         """The C step with at most κ free corrections beside it, a codebook for each array of w.
 
@@ -221,11 +225,12 @@ class Sum(Compression):
         joined = isinstance(w, dict) and not isinstance(other, Each)
         layout = Layout.of(w) if joined else None
         solved = other.corrected(layout.join(w) if layout else w, kappa)
-        found: Any = {i: solved.parts[0], j: solved.parts[1]}
+        corrections, rise = self.terms[j].held(solved.parts[1])
+        found: Any = {i: solved.parts[0], j: corrections}
         if layout:
             found = {at: dataclasses.replace(part, layout=layout) for at, part in found.items()}
         every = (found.get(at) or term.project(w) for at, term in enumerate(self.terms))
-        return parts.Sum(tuple(every), solved.status, solved.gap)
+        return parts.Sum(tuple(every), "certified" if rise else solved.status, solved.gap + rise)
 
     def _starts(self, live, start):
         """Pairs of the order in which the parts take turns and the θ they start from."""
@@ -265,8 +270,9 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
 
     θ_i ← argmin ‖(w − Σ_{j≠i} Δ_j(θ_j)) − Δ_i(θ_i)‖² + penalty_i(θ_i), in turn, until a cycle
     lowers the objective by at most tol of itself, or by no more than rounding. No half-step can
-    raise it, because the θ_i it replaces is feasible for the same problem; a rise above rounding is
-    a DescentError. A new θ_i that is no better within rounding leaves the old one in place.
+    raise it, because the θ_i it replaces is feasible for the same problem; a rise above rounding,
+    and above the gap of a θ_i that is not claimed to be optimal, is a DescentError. A new θ_i that
+    is no better leaves the old one in place.
 
     Parameters
     ----------
@@ -310,7 +316,8 @@ def _half_step(w, thetas, deltas, i, theta, before, cost, unit):
     trial, found = [*deltas], [*thetas]
     trial[i], found[i] = theta.decompress(), theta
     reached = cost(found, trial)
-    if reached > before and reached > before + sum_slack(w, trial, before, unit):
+    gap = theta.gap / unit / unit if theta.status == "certified" else 0.0
+    if reached > before and reached > before + gap + sum_slack(w, trial, before, unit):
         raise DescentError(f"part {i + 1} of a sum raised the objective from {before!r} to "
                            f"{reached!r}: its projection is not optimal; please report this")
     if reached <= before or thetas[i] is None:

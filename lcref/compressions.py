@@ -12,7 +12,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from .composition import Compression, Each, Sum, alternate
-from .inputs import axis_of, exactly_one, root_of_price
+from .inputs import axis_of, exactly_one, moderate, root_of_price
 from .parts import ByTensor, combine, leaves, size
 from .projections import (binary, codebook_l0, group_l0_ball, kmeans, kmeans_l0, l0_ball,
                           l0_penalty, l1_ball, l1_penalty, nearest, powers_of_two, rank_ball,
@@ -24,6 +24,24 @@ from .tolerance import wide
 
 __all__ = ["Binary", "Compression", "Each", "LowRank", "PowersOfTwo", "Prune", "Quantize", "Round",
            "Sum", "Task", "alternate"]
+
+
+def _half(x, shrink=False):
+    """The half-precision numbers nearest to x; with `shrink` of those that are not larger."""
+    xp, near = array_namespace(x), round_to(x, "float16").decompress()
+    if not shrink:
+        return near
+    step = xp.clip(abs(near) / 2**11, min=2.0**-24)  # more than half of the one to the next number
+    less = round_to(near - xp.where(near < 0, -step, step), "float16")
+    return xp.where(abs(near) > abs(x), less.decompress(), near)
+
+
+def _rise(w, theta, rounded):
+    """‖w − rounded‖² − ‖w − θ‖², at least 0: what rounding θ costs."""
+    w, unit = moderate(w)
+    theta, rounded = wide(theta) / unit, wide(rounded) / unit
+    rise = array_namespace(w).sum((theta - rounded) * ((w - theta) + (w - rounded)))
+    return max(float(rise), 0.0) * unit * unit
 
 
 def _price(alpha, mu, count, unit):
@@ -132,6 +150,10 @@ class Prune(Compression):
     At most kappa nonzeros, or ⌊keep·n⌋ of the task's n weights; an l1 norm up to radius; a price
     2α/μ on each nonzero (alpha), or on the l1 norm (alpha, norm=1). With an axis, at most `groups`
     nonzero slices along it, or ⌊keep·m⌋ of the m slices of all the task's tensors.
+
+    With storage "float16" the values are half-precision numbers, saturating. For kappa, keep and
+    alpha the answer is optimal among such values too; for radius and slices it is feasible, and its
+    `gap` bounds what it exceeds that optimum by.
     """
 
     kappa: int | None = None
@@ -141,6 +163,7 @@ class Prune(Compression):
     norm: int = 0
     groups: int | None = None
     axis: int | None = None
+    storage: str = "float32"
 
     def __post_init__(self):
         super().__post_init__()
@@ -161,6 +184,10 @@ class Prune(Compression):
         return math.floor(Fraction(str(self.keep)) * n)
 
     def _one(self, w, mu, start):
+        return self._in_half(w, self._nearest(w, mu), mu)
+
+    def _nearest(self, w, mu):
+        """The projection with values of w's dtype."""
         if self.radius is not None:
             return l1_ball(w, self.radius)
         if self.alpha is not None:
@@ -173,7 +200,41 @@ class Prune(Compression):
         if (axis := self.axis) is None:
             return super()._several(tensors, mu, start)
         kept = share_slices(tensors, self.budget(tensors), axis)
-        return ByTensor(combine(lambda t, n: group_l0_ball(t, n, axis), tensors, kept))
+        return ByTensor(combine(lambda t, n: self._in_half(t, group_l0_ball(t, n, axis)),
+                                tensors, kept))
+
+    def _in_half(self, w, theta, mu=None):
+        """θ with its values in half precision, where the storage asks for that.
+
+        For r the half-precision number nearest to w_i the gain of keeping it, w_i² − (w_i − r)² =
+        r(2w_i − r), never falls as abs(w_i) grows: it is linear between the w where r changes, and
+        continuous there. So the κ largest magnitudes are the best to keep for the rounded problem
+        too, and its optimum is θ rounded. A price keeps those whose gain exceeds it. With the price
+        on the l1 norm the cost is (r − θ_i)² plus a constant, least at the nearest r. For whole
+        slices, and the l1 ball, whose values are rounded towards zero where they would leave it,
+        θ's own distance is a lower bound, and what rounding adds is the gap.
+        """
+        if self.storage == "float32":
+            return theta
+        xp, values = array_namespace(w), _half(theta.values, shrink=self.radius is not None)
+        at = xp.take(w if theta.axis is not None else xp.reshape(w, (-1,)), theta.indices,
+                     axis=theta.axis or 0)
+        exact = self.radius is None and theta.axis is None
+        gap = 0.0 if exact else _rise(at, theta.values, values)
+        theta = dataclasses.replace(theta, values=values, gap=gap,
+                                    status="certified" if gap else "exact")
+        if self.alpha is None or self.norm:
+            return theta
+        root = root_of_price(self.alpha, mu)
+        worth, unit = wide(values), root or 1.0
+        kept = (worth / unit) * (wide(at) / unit + (wide(at) - worth) / unit) > float(bool(root))
+        return dataclasses.replace(theta, indices=theta.indices[kept], values=values[kept])
+
+    def held(self, theta):
+        if self.storage == "float32":
+            return theta, 0.0
+        values = _half(theta.values)
+        return dataclasses.replace(theta, values=values), _rise(theta.values, theta.values, values)
 
     def penalty(self, theta, mu, unit=1.0):
         if self.alpha is None:
@@ -200,6 +261,10 @@ class LowRank(Compression):
     A convolution (out, in, h, w) is reshaped by scheme 1 to out × (in·h·w), by scheme 2 to
     (out·h) × (in·w). The cost of an m × n matrix is r(m + n) for "storage", and that times the
     number of output positions for "flops".
+
+    With storage "float16" the factors are rounded to half precision, saturating. That is not
+    optimal; what the rounding adds to the distance, whose unrounded minimum is a lower bound, is
+    the gap.
     """
 
     rank: int | None = None
@@ -207,6 +272,7 @@ class LowRank(Compression):
     cost: str = "storage"
     positions: int = 1
     scheme: int = 1
+    storage: str = "float32"
 
     def __post_init__(self):
         super().__post_init__()
@@ -218,8 +284,16 @@ class LowRank(Compression):
         matrix = as_matrix(w, self.scheme)
         theta = (rank_ball(matrix, self.rank or 0) if self.alpha is None else
                  rank_selection(matrix, self.alpha, mu, self.cost, self.positions))
+        if self.storage == "float16":
+            theta = self._in_half(matrix, theta)
         scheme = self.scheme if w.ndim > 2 else 1
         return dataclasses.replace(theta, shape=tuple(w.shape), scheme=scheme)
+
+    def _in_half(self, matrix, theta):
+        """θ with both factors in half precision, and the gap that this leaves."""
+        rounded = dataclasses.replace(theta, left=_half(theta.left), right=_half(theta.right))
+        gap = _rise(matrix, theta.decompress(), rounded.decompress())
+        return dataclasses.replace(rounded, gap=gap, status="certified" if gap else "exact")
 
     def _several(self, tensors, mu, start):
         return ByTensor(combine(lambda t: self._one(t, mu, start), tensors))

@@ -170,6 +170,7 @@ CHECKS: dict[str, Callable] = {  # of the fields of compressions: (value, name) 
     "norm": partial(one_of, known=(0, 1)), "groups": whole, "axis": axis_number,
     "rank": whole, "scheme": partial(one_of, known=(1, 2)), "positions": partial(whole, least=1),
     "cost": partial(one_of, known=("storage", "flops")),
+    "storage": partial(one_of, known=("float16", "float32")),
     "solver": partial(one_of, known=("auto", "exact", "alternate")), "restarts": flag,
     "cycles": partial(whole, least=1), "tol": nonnegative,
 }

@@ -107,13 +107,14 @@ class Codebook(Part):
     """Every weight is one of a few values: Δ(θ)_i = entries[codes_i].
 
     `stored` says how many numbers the codebook costs: "free", all entries used; "scaled", one
-    (the a of {−a, a} or a·C); "fixed", none.
+    (the a of {−a, a} or a·C, whose C is `levels`); "fixed", none.
     """
 
     codes: Array  # integer array in w's shape
     entries: Array  # (k,), w's dtype, ascending
     stored: str = "free"
     layout: Layout | None = None
+    levels: tuple[float, ...] | None = None  # C, where the entries are a·C
 
     def decompress(self):
         xp = array_namespace(self.entries)
@@ -139,6 +140,8 @@ class Sparse(Part):
     shape: tuple[int, ...]
     layout: Layout | None = None
     axis: int | None = None
+    status: str = "exact"
+    gap: float = 0.0
 
     @property
     def is_zero(self):
@@ -159,22 +162,23 @@ class Sparse(Part):
         return _laid_out(xp.reshape(dense, self.shape), self.layout)
 
     def _bits(self, width):
-        return size(self.values) * width + position_bits(self.indices)
+        return size(self.values) * width + math.prod(position_code(self.indices))
 
 
-def position_bits(indices: Array) -> int:
-    """Bits of the delta-coded positions, with the best number b of bits a code.
+def position_code(indices: Array) -> tuple[int, int]:
+    """The best number b of bits a code for delta-coded positions, and how many codes there are.
 
     A code below 2ᵇ − 1 is the number of zeros before the next value; the code 2ᵇ − 1 is reserved
     and means "2ᵇ − 1 zeros further, no value".
     """
     xp, nnz = array_namespace(indices), size(indices)
     if nnz == 0:
-        return 0
+        return 0, 0
     zeros_before = xp.concat([indices[:1], indices[1:] - indices[:-1] - 1])
     longest = int(xp.max(zeros_before))
-    return min(b * (nnz + int(xp.sum(zeros_before // (2**b - 1))))
-               for b in range(1, longest.bit_length() + 2))
+    codes = {b: nnz + int(xp.sum(zeros_before // (2**b - 1)))
+             for b in range(1, longest.bit_length() + 2)}
+    return min(codes.items(), key=math.prod)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,6 +189,8 @@ class LowRank(Part):
     right: Array  # (r, n)
     shape: tuple[int, ...]
     scheme: int = 1  # of a convolution, see projections.lowrank.as_matrix
+    status: str = "exact"
+    gap: float = 0.0
 
     @property
     def is_zero(self):

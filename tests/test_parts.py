@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lcref.parts import (ByTensor, Codebook, Dense, Layout, LowRank, Sparse, Sum, add, combine,
-                         leaves, position_bits, storage_bits)
+                         leaves, position_code, storage_bits)
 
 TWO = Layout(("a", "b"), ((2, 2), (3,)))  # a vector of 4 + 3
 LIST = Layout(None, TWO.shapes)  # the same of a list
@@ -378,7 +378,7 @@ POSITIONS = st.one_of(
 @given(POSITIONS)
 def test_the_bits_of_positions_are_the_length_of_the_shortest_stream(positions):
     shortest = min((encode(positions, b) for b in range(1, 14)), key=len)  # 2¹³ is over every gap
-    assert position_bits(np.array(positions, dtype=np.int64)) == len(shortest)
+    assert math.prod(position_code(np.array(positions, dtype=np.int64))) == len(shortest)
 
 
 @given(POSITIONS, st.integers(1, 13))

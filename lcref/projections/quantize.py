@@ -11,12 +11,12 @@ from ..parts import Array, Codebook, Dense, size
 FLOATS = {"float16": (11, -14), "bfloat16": (8, -126)}  # digits, least normal exponent
 
 
-def _codebook(codes, entries, w, stored):
+def _codebook(codes, entries, w, stored, levels=None):
     """A part with w's shape and dtype; one byte a code where that is enough."""
     xp = array_namespace(w)
     code_type = xp.uint8 if size(entries) <= 256 else xp.int64
     return Codebook(xp.reshape(xp.astype(codes, code_type), w.shape),
-                    xp.astype(entries, w.dtype), stored)
+                    xp.astype(entries, w.dtype), stored, levels=levels)
 
 
 def nearest(w: Array, codebook: Array) -> Codebook:
@@ -142,15 +142,21 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     Codebook, CVPR 2021, pp. 12095-12104.
     """
     xp = real_array(w)
-    entries, _ = moderate(strictly_ascending(codebook, w))
+    given = strictly_ascending(codebook, w)
+    entries, _ = moderate(given)
     x, scale = moderate(xp.reshape(w, (-1,)))
     levels = _best_scale(x, entries) * entries
     codes = _nearest_codes(x, levels)
     chosen = xp.take(entries, codes)  # the scale once more, from whole sums
     p, q = float(xp.sum(x * chosen)), float(xp.sum(chosen * chosen))
     limit = float(xp.finfo(w.dtype).max) / scale  # an entry beyond it is not used
-    levels = xp.clip((p / q if p > 0 else 0.0) * entries, -limit, limit)
-    return _codebook(codes, levels * scale, w, "scaled")
+    a = p / q if p > 0 else 0.0
+    if a:  # one number of w's dtype stands for it: the largest entry in use
+        top = chosen[xp.argmax(xp.abs(chosen))]
+        largest = xp.clip(a * top, -limit, limit) * scale
+        a = xp.astype(xp.astype(largest, w.dtype), xp.float64) / scale / top
+    levels = xp.clip(a * entries, -limit, limit)
+    return _codebook(codes, levels * scale, w, "scaled", tuple(map(float, given)))
 
 
 def _best_scale(x, entries):
@@ -255,7 +261,8 @@ def binary(w: Array, scale: bool = False) -> Codebook:
 
 def signs(w: Array, a: Array, stored: str) -> Codebook:
     """a·sgn w with sgn 0 = 1, for a 0-d array a."""
-    return _codebook(w >= 0, array_namespace(a).stack([-a, a]), w, stored)
+    levels = (-1.0, 1.0) if stored == "scaled" else None
+    return _codebook(w >= 0, array_namespace(a).stack([-a, a]), w, stored, levels)
 
 
 def _mean_magnitude(w, kept):
@@ -307,7 +314,8 @@ def ternary(w: Array, scale: bool = False) -> Codebook:
     else:
         kept, a = magnitude >= 0.5, xp.ones((), dtype=xp.float64, device=device(w))
     codes = 1 + xp.astype(kept & (w >= 0), xp.int8) - xp.astype(kept & (w < 0), xp.int8)
-    return _codebook(codes, xp.stack([-a, xp.zeros_like(a), a]), w, "scaled" if scale else "fixed")
+    return _codebook(codes, xp.stack([-a, xp.zeros_like(a), a]), w,
+                     *(("scaled", (-1.0, 0.0, 1.0)) if scale else ("fixed",)))
 
 
 def _ternary_threshold(magnitude):

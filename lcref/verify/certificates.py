@@ -68,6 +68,7 @@ def certify(w: Tree, theta_or_array: Any, compression: Any, mu: float | None = N
 
     The bound is lcref's own C step, whose optimality is proven, less its gap; the sum of the
     squared singular values beyond the rank for low rank; and 0 for sums that are only alternated.
+    That factors were rounded to half precision their product does not show.
 
     Parameters
     ----------
@@ -161,6 +162,9 @@ def infeasible(compression, w: Tree, delta: Tree, parts=None) -> str:
     """Why Δ(θ) is not feasible, "" where it is."""
     if isinstance(compression, compressions.Sum):
         return _infeasible_sum(compression, w, delta, parts)
+    if isinstance(compression, compressions.Prune) and compression.storage == "float16" and (
+            not FEASIBLE["round_to"](_flat(delta), "float16")):
+        return "a value is not a half-precision number"
     if isinstance(compression, compressions.Each):
         found = [(name, infeasible(compression.inner, x, y, _part_of(parts, name)))
                  for name, x, y in _pairs(w, delta)]
@@ -215,7 +219,8 @@ def _infeasible_sum(compression, w, delta, parts):
         return "; ".join(f"part {i}: {why}" for i, why in enumerate(found, 1) if why)
     prune = [term for term in terms if term.nonzeros(w) is not None]
     other = [term for term in terms if term.nonzeros(w) is None]
-    if len(prune) != 1 or len(other) != 1 or not other[0].correctable:
+    if len(prune) != 1 or len(other) != 1 or not other[0].correctable or (
+            prune[0].storage == "float16"):
         return ("of this sum the total does not show whether each part is feasible: give the "
                 "parts, a tuple in the order of the text")
     needed = _corrections(other[0], w, delta)
@@ -266,7 +271,8 @@ def _penalty(compression, delta, mu, parts=()):
 
 def _optimum(compression, w, mu):
     """(objective of the best feasible point known, a lower bound of all)."""
-    if isinstance(compression, compressions.LowRank) and compression.alpha is None:
+    if isinstance(compression, compressions.LowRank) and (
+            compression.alpha is None and compression.storage == "float32"):
         tails = [_tail(x, compression) for x in leaves(w)]
         return sum(tails), sum(tails)
     part = compression.project(w, mu)

@@ -18,6 +18,8 @@ def terms_of(text: str) -> Sequence:
     if not isinstance(compression, compressions.Sum):
         raise ValueError("kind sum needs a sum of compressions, such as 'quantize(k=2) + "
                          f"prune(kappa=3)', not {text!r}")
+    if "storage='float16'" in str(compression):
+        raise ValueError(f"a sum that is rounded to half precision cannot be verified: {text!r}")
     if any(getattr(term, "alpha", None) is not None for term in compression.terms):
         raise ValueError(f"a penalty in a sum cannot be verified: {text!r}")
     return compression.terms
