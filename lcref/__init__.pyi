@@ -1,9 +1,11 @@
 from . import composition as composition
 from . import compressions as compressions
+from . import inference as inference
 from . import inputs as inputs
 from . import lc as lc
 from . import parts as parts
 from . import projections as projections
+from . import storage as storage
 from . import text as text
 from . import tolerance as tolerance
 from . import verify as verify

@@ -49,8 +49,8 @@ def _parser():
         "learning-compression (LC) algorithm for additive combinations of compressions.")
     parser.add_argument("--version", action="version", version=f"lcref {__version__}")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for add in (_add_compress, _add_train, _add_eval, _add_verify, _add_certify, _add_vectors,
-                _add_bench):
+    for add in (_add_compress, _add_train, _add_eval, _add_info, _add_export, _add_verify,
+                _add_certify, _add_vectors, _add_bench):
         add(verbs)
     return parser
 
@@ -70,8 +70,8 @@ def _add_compress(verbs):
     _add_compression_flags(verb.add_argument_group("the compression"))
     _add_loop_flags(verb.add_argument_group("the LC algorithm"))
     _add_sgd_flags(verb.add_argument_group("its L steps"))
-    _add_output_flags(verb.add_argument_group("output"), "write history.json, reference.npz, "
-                      "compressed.npz and pictures there")
+    _add_output_flags(verb.add_argument_group("output"), "write model.npz (packed), history.json, "
+                      "reference.npz, compressed.npz (dense), pictures there")
 
 
 def _add_train(verbs):
@@ -98,13 +98,39 @@ def _add_eval(verbs):
     verb = verbs.add_parser(
         "eval", help="the error of a net", allow_abbrev=False,
         description="Print the test error of the weights in a file, which are checked against "
-        "the net.", epilog="For example: lcref eval resnet20.npz --net resnet20 --data cifar10 "
-        "--threads 2. Weights of another --activation fit as well, and give a large error.")
+        "the net. A packed file, such as model.npz of lcref compress, says itself which net and "
+        "data it is for.", epilog="For example: lcref eval resnet20.npz --net resnet20 --data "
+        "cifar10 --threads 2. Weights of another --activation fit as well, and give a large error.")
     verb.set_defaults(run=_command("training", "run_eval"))
-    verb.add_argument("file", metavar="FILE", type=_path, help=WEIGHTS)
+    verb.add_argument("file", metavar="FILE", type=_path, help=f"a packed file, or {WEIGHTS}")
     _add_net_flags(verb, reference=False)
     verb.add_argument("--train", action="store_true", help="the training error too")
+    verb.add_argument("--from-parts", action="store_true", help="of a packed file: multiply part "
+                      "by part and add, without the dense weights; the same up to rounding")
     _add_threads(verb)
+    _add_output_flags(verb, None)
+
+
+def _add_info(verbs):
+    verb = verbs.add_parser(
+        "info", help="what a packed file holds", allow_abbrev=False,
+        description="Print the parts of a packed file, such as model.npz of lcref compress, the "
+        "bits of every layer, and the ratio by both storage conventions and by the file's size.")
+    verb.set_defaults(run=_command("info", "run_info"))
+    verb.add_argument("file", metavar="FILE", type=_path, help="a packed file")
+    verb.add_argument("--flops", action="store_true", help="also the multiplications and additions "
+                      "of every layer for one input, from the parts and dense")
+    _add_output_flags(verb, None)
+
+
+def _add_export(verbs):
+    verb = verbs.add_parser(
+        "export", help="dense weights of a packed file, for other programs", allow_abbrev=False,
+        description="Write the tensors of a packed file, decompressed, under PyTorch's names.")
+    verb.set_defaults(run=_command("info", "run_export"))
+    verb.add_argument("file", metavar="FILE", type=_path, help="a packed file")
+    verb.add_argument("--to", required=True, choices=("npz", "safetensors"))
+    _flag(verb, "--out", "the file to write (default: FILE-dense, beside it)", type=_path)
     _add_output_flags(verb, None)
 
 
@@ -151,7 +177,8 @@ def _add_certify(verbs):
         description="Judge the weights of MODEL.npz as a compression of those of REF.npz: "
         "feasible or not, and how far from the nearest feasible point at most. Exit status 0: "
         "feasible, and no feasible point that is nearer is known; 1: not; 2: wrong usage. A model "
-        "that was trained further is feasible but not nearest: give --max-excess inf.")
+        "that was trained further is feasible but not nearest: give --max-excess inf. A packed "
+        "MODEL.npz is judged part by part, by its own text where none is given.")
     verb.set_defaults(run=_command("verify.commands", "run_certify"))
     verb.add_argument("reference", metavar="REF.npz", type=_path)
     verb.add_argument("model", metavar="MODEL.npz", type=_path)
@@ -212,11 +239,13 @@ def _epochs(text):
 
 
 def _add_net_flags(group, reference=True):
-    _flag(group, "--net", NETS, "lenet300", metavar="NET")
-    _flag(group, "--activation", "of lenet300 and lenet5: relu or tanh (default: relu)",
-          metavar="NAME")
-    _flag(group, "--data", "digits (bundled), mnist, fashion-mnist or cifar10", "digits",
-          metavar="NAME")
+    own = "" if reference else " (default: a packed file's own, else {})"
+    _flag(group, "--net", NETS + own.format("lenet300"), "lenet300" if reference else None,
+          metavar="NET")
+    _flag(group, "--activation", "of lenet300 and lenet5: relu or tanh" + (
+        own.format("relu") or " (default: relu)"), metavar="NAME")
+    _flag(group, "--data", "digits (bundled), mnist, fashion-mnist or cifar10" + own.format(
+        "digits"), "digits" if reference else None, metavar="NAME")
     _flag(group, "--data-dir", "folder with the data sets that are not bundled, in torchvision's "
           "layout or as their authors published them (default: the environment variable "
           "LCREF_DATA)", type=_path, metavar="DIR")
@@ -235,8 +264,9 @@ def _add_compression_flags(group):
     _flag(group, "--task", "compression of the tensors named, such as "
           "'fc1.weight, fc2.weight: prune(kappa=5000)'; repeat it for more tasks", metavar="TEXT",
           action="append")
-    _flag(group, "--storage", "bits of corrections and factors in the ratio quoted first; this is "
-          "accounting only, and both ratios are always reported", "float32",
+    _flag(group, "--storage", "how corrections and factors are held: float16 rounds them inside "
+          "the C step, so that what is evaluated is what is stored (default: float32, unless the "
+          "text says storage='float16'); both ratios are always reported",
           choices=("float16", "float32"))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import data, lc, nets
+from . import data, lc, nets, storage
 from .cli import COMPRESSION
 from .compressions import Each, LowRank, Prune, Task
 from .inputs import disjoint_tasks
@@ -38,6 +38,14 @@ class Job:
     train: SGD  # of the reference
     l_step: SGD
 
+    @property
+    def about(self):
+        """What the packed file says of the net and its data."""
+        net = self.net
+        return {"net": {"name": net.name, "input_shape": list(net.input_shape),
+                        "classes": net.classes, "activation": net.activation},
+                "data": {"name": self.dataset.name, "preprocessing": self.dataset.preprocessing}}
+
     def evaluate(self, params):
         """Training loss, training and test error in percent."""
         train, test = (errors(self.net, params, self.dataset, part) for part in ("train", "test"))
@@ -53,7 +61,8 @@ def run(args) -> int:
             reference, trained = _reference(job)
             result = lc.compress(reference, job.tasks, job.l_step, job.schedule, job.evaluate,
                                  lambda step: _show(job, step))
-        summary = _summary(job, reference, result)
+        packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
+        summary = _summary(job, reference, result, len(packed))
     summary["seconds"] |= {"reference": trained, "total": time.perf_counter() - begin}
     for_people = sys.stderr if args.json else sys.stdout
     if not args.quiet:
@@ -61,7 +70,10 @@ def run(args) -> int:
     if args.json:
         print(json.dumps(summary, indent=1), flush=True)
     if args.out:  # last, so that a full disk does not take the numbers along
-        _write_all(args.out, lambda folder: _write(folder, summary, reference, result, job))
+        def write(folder):
+            (folder / "model.npz").write_bytes(packed)
+            _write(folder, summary, reference, result, job)
+        _write_all(args.out, write)
         if not args.quiet:
             print(f"written to {args.out}", file=for_people)
     return 0
@@ -82,6 +94,9 @@ def _prepare(args):
     params = read_params(args.reference, net) if args.reference else net.init(
         np.random.default_rng(args.seed))
     tasks = tasks or (Task(tuple(net.weights), compression),)
+    if args.storage:
+        tasks = tuple(Task(task.names, storage.with_storage(task.compression, args.storage))
+                      for task in tasks)
     disjoint_tasks(params, tasks)
     for task in tasks:
         check_budget(task.compression, {name: params[name] for name in task.names})
@@ -160,7 +175,7 @@ def _show(job, step):
                                  f"feasibility {step.feasibility:.1e}")
 
 
-def _summary(job, reference, result):
+def _summary(job, reference, result, file_bytes):
     """What --json prints and history.json starts with."""
     totals = {phase: sum(step["seconds"][phase] for step in result.history)
               for phase in ("l_step", "c_step", "evaluate")}
@@ -168,7 +183,8 @@ def _summary(job, reference, result):
         "reference": job.evaluate(reference), "direct": job.evaluate(result.direct),
         "lc": {key: result.last.compressed_report[key]
                for key in ("train_error", "test_error", "loss")},
-        "ratio": result.ratio, "feasibility": result.feasibility, "seconds": totals,
+        "ratio": result.ratio, "storage": storage.convention(job.tasks), "file_bytes": file_bytes,
+        "feasibility": result.feasibility, "seconds": totals,
         "tasks": [str(task) for task in job.tasks], **about(job.args),
     }
 
@@ -183,10 +199,11 @@ def _table(job, summary):
         row = summary[key]
         rows.append(f"{label:20}{row['train_error']:>11.2f} %{row['test_error']:>11.2f} %"
                     f"{row['loss']:>16.2e}")
-    chosen = job.args.storage
+    chosen = summary["storage"]
     other = "float16" if chosen == "float32" else "float32"
-    rows += ["", f"ratio {ratio[chosen]:.2f} with {chosen} corrections and factors, "
-             f"{ratio[other]:.2f} with {other}",
+    rows += ["", f"ratio {ratio[chosen]:.2f} with {chosen} corrections and factors, as trained; "
+             f"{ratio[other]:.2f} counted in {other}",
+             f"the packed file has {summary['file_bytes']:,} bytes",
              f"feasibility ‖w − Δ(θ)‖ / ‖w‖ = {summary['feasibility']:.1e}",
              f"{seconds['l_step']:.1f} s in L steps, {seconds['c_step']:.1f} s in C steps, "
              f"{seconds['total']:.1f} s in all"]

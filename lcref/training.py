@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__, data, nets
+from . import __version__, data, nets, storage
+from .inference import from_parts
 from .lsteps import LBFGS, SGD, Diverged
 from .nets.checkpoints import read_params, write_npz
 from .nets.models import CHOOSE
@@ -59,8 +60,17 @@ def check_writable(out: Path) -> None:
 
 def run_eval(args) -> int:
     """lcref eval: print the error of the weights in a file."""
+    model = storage.load(args.file) if storage.is_packed(args.file) else None
+    prepared = _use_own(args, model)
     dataset, net = problem(args)
+    if prepared not in (None, dataset.preprocessing):
+        raise ValueError(f"{args.file} is for {dataset.name} as {prepared}, not as "
+                         f"{dataset.preprocessing}")
     params = read_params(args.file, net)
+    if args.from_parts:
+        if model is None:
+            raise ValueError(f"{args.file} is not a packed file: it has no parts")
+        params = from_parts(params, model.tasks, model.thetas)
     with nets.threads(args.threads):
         found = {part: errors(net, params, dataset, part)
                  for part in ("test", "train")[:1 + args.train]}
@@ -75,6 +85,21 @@ def run_eval(args) -> int:
         print(json.dumps({**summary, "weights": str(args.file), "net": net.name,
                           "activation": net.activation, "data": dataset.name}, indent=1))
     return 0
+
+
+def _use_own(args, model):
+    """Set --net, --activation and --data to what a packed file is for; return its preprocessing.
+
+    A flag that says something else is an error.
+    """
+    net, data = ({}, {}) if model is None else (model.about.get(key, {}) for key in ("net", "data"))
+    for flag, own, usual in (("net", net.get("name"), "lenet300"), ("data", data.get("name"),
+                             "digits"), ("activation", net.get("activation"), None)):
+        given = getattr(args, flag)
+        if own is not None and given not in (None, own):
+            raise ValueError(f"--{flag} {given}, but {args.file} is for {own}")
+        setattr(args, flag, given or own or usual)
+    return data.get("preprocessing")
 
 
 def _called(net):

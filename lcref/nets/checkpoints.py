@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import storage
 from .net import Net
 
 __all__ = ["read_npz", "read_params", "read_tensors", "write_npz"]
@@ -44,13 +45,15 @@ def read_npz(file: str | PathLike) -> dict[str, Any]:
 def read_tensors(file: str | PathLike) -> dict[str, Any]:
     """Return the arrays of an .npz or .safetensors file by name; the ending says which it is.
 
+    Of a packed file (`lcref.storage`) the tensors are decompressed.
+
     Raises
     ------
     FileNotFoundError, ValueError
         There is no such file; it is not of its kind, or is damaged.
     """
     if Path(file).suffix.lower() != ".safetensors":
-        return read_npz(file)
+        return storage.load(file).decompress() if storage.is_packed(file) else read_npz(file)
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
     try:

@@ -79,7 +79,8 @@ def _multilayer(name, widths, activation):
 
 
 def _fc(params, layer, h):
-    return affine(h, params[f"{layer}.weight"], params[f"{layer}.bias"])
+    w, b = params[f"{layer}.weight"], params[f"{layer}.bias"]
+    return w.affine(h, b) if hasattr(w, "affine") else affine(h, w, b)  # of parts, or an array
 
 
 def _fc_shapes(shapes, layer, n_in, n_out):
@@ -87,7 +88,10 @@ def _fc_shapes(shapes, layer, n_in, n_out):
 
 
 def _conv(params, layer, h, stride=1, padding=0):
-    return conv2d(h, params[f"{layer}.weight"], params.get(f"{layer}.bias"), stride, padding)
+    w, b = params[f"{layer}.weight"], params.get(f"{layer}.bias")
+    if hasattr(w, "conv2d"):    # of parts, see lcref.inference
+        return w.conv2d(h, b, stride, padding)
+    return conv2d(h, w, b, stride, padding)
 
 
 def _conv_shapes(shapes, layer, n_in, n_out, kernel, bias=True):

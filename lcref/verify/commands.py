@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from .. import storage
 from ..inputs import did_you_mean
 from ..text import parse, parse_task
 from .certificates import certify
@@ -63,14 +64,16 @@ def run_certify(args) -> int:
     """lcref certify: 0 where every task is feasible and not beaten by more than allowed, else 1."""
     if math.isnan(args.max_excess) or args.max_excess < 0:
         raise ValueError(f"--max-excess must be at least 0, not {args.max_excess!r}")
+    packed = storage.load(args.model) if storage.is_packed(args.model) else None
     reference, model = (_tensors(file) for file in (args.reference, args.model))
     ok, found = True, []
-    for names, compression in _tasks(args, reference):
+    for names, compression in _tasks(args, reference, packed):
         for what, tensors in (("REF.npz", reference), ("MODEL.npz", model)):
             _known(names, tensors, what)
         w = {name: reference[name] for name in names}
-        certificate = certify(w, {name: model[name].astype(w[name].dtype) for name in names},
-                              compression, args.mu)
+        dense = {name: model[name].astype(w[name].dtype) for name in names}
+        certificate = certify(w, _parts(packed, names, compression, w) or dense, compression,
+                              args.mu)
         allowed = args.max_excess * certificate.best if certificate.best else 0.0
         over = certificate.objective - certificate.best - certificate.tolerance
         right = certificate.feasible and (over <= allowed or args.max_excess == math.inf)
@@ -85,8 +88,21 @@ def run_certify(args) -> int:
     return 0 if ok else 1
 
 
-def _tasks(args, reference):
-    """Pairs of names and compression: of --task, or all weights (two axes or more) together."""
+def _parts(packed, names, compression, w):
+    """θ, where a packed file holds it for this task in w's dtype, else None."""
+    for i, task in enumerate(packed.tasks if packed else ()):
+        if (list(task.names), task.compression) == (names, compression):
+            return packed.thetas[i] if {x.dtype for x in w.values()} == {np.dtype("f4")} else None
+    return None
+
+
+def _tasks(args, reference, packed):
+    """Pairs of names and compression: of --task, or all weights (two axes or more) together.
+
+    Where neither is given, those of a packed model.
+    """
+    if packed and args.compress is None and args.task is None:
+        return [(list(task.names), task.compression) for task in packed.tasks]
     if (args.compress is None) == (args.task is None):
         raise ValueError("give either --compress for all weights together, or --task")
     if args.task:
@@ -102,7 +118,9 @@ def _known(names, tensors, what):
 
 
 def _tensors(file):
-    """The arrays of an .npz file, as real floating ones."""
+    """The arrays of an .npz file, as real floating ones; of a packed file the dense weights."""
+    if storage.is_packed(file):
+        return storage.load(file).decompress()
     try:
         with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}

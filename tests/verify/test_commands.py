@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lcref import cli
+from lcref import Task, cli, direct_compression, storage
 from lcref.text import parse
 
 JAVASCRIPT = Path(__file__).parent / "javascript"
@@ -412,6 +412,59 @@ def test_a_tensor_of_another_shape_exits_2(lcref, files, folder):
     np.savez(folder / "model.npz", **{name: x.T for name, x in files.items()})
     status, _, stderr = certify(lcref, "--compress", "binary()")
     assert status == 2 and "fc1.weight has shape" in stderr
+
+
+def pack(folder, text, wrong=False):
+    """ref.npz, and model.npz packed by the text; wrong: by a budget of one more."""
+    w = {name: np.random.default_rng(i).standard_normal((6, 9)).astype(np.float32)
+         for i, name in enumerate(("fc1.weight", "fc2.weight"))}
+    np.savez(folder / "ref.npz", **w)
+    tasks = [Task(tuple(w), parse(text))]
+    made = [Task(tuple(w), parse(text.replace("kappa=7", "kappa=8")))] if wrong else tasks
+    thetas, _ = direct_compression(w, made)
+    (folder / "model.npz").write_bytes(storage.pack(w, tasks, thetas))
+
+
+@pytest.mark.parametrize("text, optimal", [
+    ("each(quantize(k=2)) + prune(kappa=7)", True), ("lowrank(rank=1) + prune(kappa=7)", False),
+    ("binary(scale=True) + prune(kappa=7, storage='float16')", None),
+    ("prune(kappa=7, storage='float16')", True)])
+def test_a_packed_model_is_judged_part_by_part_by_its_own_text(lcref, folder, text, optimal):
+    pack(folder, text)
+    status, stdout, _ = certify(lcref, "--json")
+    task, = json.loads(stdout)["tasks"]
+    assert status == 0 and task["feasible"] and task["compression"] == str(parse(text))
+    assert optimal is None or task["optimal"] is optimal
+    assert certify(lcref, "--compress", text)[0] == 0      # the same text, given
+
+
+@pytest.mark.parametrize("text", ["each(quantize(k=2)) + prune(kappa=7)",
+                                  "lowrank(rank=1) + prune(kappa=7)",
+                                  "binary() + prune(kappa=7, storage='float16')"])
+def test_a_packed_model_with_a_correction_too_many_is_not_feasible(lcref, folder, text):
+    pack(folder, text, wrong=True)
+    status, stdout, _ = certify(lcref, "--max-excess", "inf")
+    assert status == 1 and "more than" in stdout
+
+
+def test_values_that_are_not_half_precision_are_not_feasible_where_the_text_says_so(lcref, folder):
+    pack(folder, "prune(kappa=7)")
+    text = "prune(kappa=7, storage='float16')"
+    status, stdout, _ = certify(lcref, "--compress", text, "--max-excess", "inf")
+    assert status == 1 and "a value is not a half-precision number" in stdout
+
+
+def test_of_dense_weights_half_precision_corrections_cannot_be_judged(lcref, folder):
+    pack(folder, "each(quantize(k=2)) + prune(kappa=7)")
+    text = "each(quantize(k=2)) + prune(kappa=7, storage='float16')"
+    status, stdout, _ = certify(lcref, "--compress", text, "--max-excess", "inf")
+    assert status == 1 and "give the parts" in stdout
+
+
+def test_a_sum_in_half_precision_cannot_be_verified_by_its_function(lcref):
+    status, _, stderr = lcref("verify", "commands_target:one_argument", "--as", "sum",
+                              "--compress", "binary() + prune(kappa=1, storage='float16')")
+    assert status == 2 and "rounded to half precision cannot be verified" in stderr
 
 
 # ---- vectors
