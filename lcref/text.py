@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import warnings
 
 from .compressions import (Binary, Compression, Each, LowRank, PowersOfTwo, Prune, Quantize, Round,
                            Sum, Task, Ternary)
@@ -58,7 +59,9 @@ def _parse(text, start):
     start += len(body) - len(body.lstrip())
     body = body.strip()
     try:
-        tree = ast.parse(body, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's on texts such as '1if'
+            tree = ast.parse(body, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         offset = getattr(error, "offset", None) or len(body) + 1  # 0: at the end
         said = f": {error.msg}" if isinstance(error, SyntaxError) else ""

@@ -7,8 +7,8 @@ each filled with zero bits up to a whole byte. The header has
     format    1, the version of what is written here
     about     the net and the data set it is for, and what else the writer adds
     storage   "float16" or "float32": the width of corrections and factors
-    tensors   the shape of every tensor, in order; {"fc1": {"weight": [300, 784], "bias": 300}}
-              is fc1.weight and fc1.bias
+    tensors   the shape of every tensor, in order; {"bn1,bn2": {"weight,bias": 16, "scale": [3, 5]}}
+              is bn1.weight, bn1.bias, bn1.scale, bn2.weight, ..; an integer is the only side
     tasks     of each task the numbers of its tensors, from 0 in that order ("tensors"), its text
               ("compress") and the record of its θ ("theta")
 

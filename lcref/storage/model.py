@@ -11,6 +11,8 @@ from ..parts import Part, storage_bits
 
 FORMAT = 1
 CHUNK = 1 << 16     # codes at a time: a multiple of 8, so that each chunk ends at a byte
+LONGEST_NAME, DEEPEST = 256, 32     # characters of a tensor's name, and dots in it
+MOST_TENSORS = 10_000
 DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}    # in the payload
 
 
@@ -73,11 +75,20 @@ def convention(tasks: Sequence[Task]) -> str:
 
 
 def flat(tree: dict, before: str = "") -> dict[str, Any]:
-    """{"fc1": {"weight": s}} as {"fc1.weight": s}."""
+    """{"fc1,fc2": {"weight": s}} as {"fc1.weight": s, "fc2.weight": s}, of a limited size."""
     shapes: dict[str, Any] = {}
-    for name, inner in tree.items():
-        shapes |= flat(inner, f"{before}{name}.") if isinstance(inner, dict) else {
+    if not tree and before or before.count(".") > DEEPEST:
+        raise ValueError(f"the names of the tensors end in nothing, or too deep: {before!r:.50}")
+    for name, inner in ((name, inner) for names, inner in tree.items()
+                        for name in names.split(",")):
+        if len(before) + len(name) > LONGEST_NAME:
+            raise ValueError(f"a name has more than {LONGEST_NAME} characters: {name!r:.50}")
+        more = flat(inner, f"{before}{name}.") if isinstance(inner, dict) else {
             before + name: inner}
+        if shapes.keys() & more.keys() or len(shapes) + len(more) > MOST_TENSORS:
+            raise ValueError(f"a name is there twice, or there are more than {MOST_TENSORS}: "
+                             f"{next(iter(more))!r:.50}")
+        shapes |= more
     return shapes
 
 

@@ -13,6 +13,7 @@ from ..compressions import Task
 from ..parts import (FLOAT_BITS, ByTensor, Codebook, Dense, LowRank, Part, Sparse, Sum, leaves,
                      position_code)
 from .model import CHUNK, DTYPES, FORMAT, convention, flat, scaled, top
+from .reading import unpack
 
 
 def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, Part],
@@ -38,11 +39,11 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
     ------
     ValueError
         A number would not survive: a tensor or part is not float32, or a task stores in float16
-        what was not rounded to it.
+        what was not rounded to it. Or the net is beyond what `load` reads.
 
     Notes
     -----
-    O(number of weights), in chunks: beside the result it needs little memory.
+    O(number of weights). The file is read once before it is returned.
     """
     tasks, names = tuple(tasks), list(params)
     held = convention(tasks)
@@ -63,7 +64,19 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
             array = io.BytesIO()
             np.lib.format.write_array(array, np.frombuffer(content, np.uint8), (1, 0))
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
-    return file.getvalue()
+    return _read_back(file.getvalue(), tasks)
+
+
+def _read_back(data, tasks):
+    """The file, which must be readable and say which compressions it holds."""
+    try:
+        same = unpack(data).tasks == tasks
+    except ValueError as error:
+        raise ValueError(f"this net cannot be packed: {error}") from None
+    if not same:
+        raise ValueError("this net cannot be packed: the text of a compression reads back as "
+                         "another, or is of a kind that has no text")
+    return data
 
 
 def _sides(shape):
@@ -71,24 +84,42 @@ def _sides(shape):
 
 
 def _nested(shapes):
-    """{"fc1.weight": s} as {"fc1": {"weight": s}}; a name that leads to another stays whole."""
+    """{"fc1.weight": s} as {"fc1": {"weight": s}}, and neighbours that are alike under one key.
+
+    Names stay whole where one leads to another, or where the net's order is not that of the tree.
+    """
+    if comma := next((name for name in shapes if "," in name), None):
+        raise ValueError(f"a name with a comma cannot be packed: {comma!r}")
     tree: dict[str, Any] = {}
     for name, shape in shapes.items():
         at, (*path, last) = tree, name.split(".")
         for step in path:
             at = at.setdefault(step, {})
             if not isinstance(at, dict):
-                return shapes
+                return _merged(shapes)
         if last in at:
-            return shapes
+            return _merged(shapes)
         at[last] = shape
-    return tree if list(flat(tree)) == list(shapes) else shapes
+    merged = _merged(tree)
+    return merged if list(flat(merged)) == list(shapes) else _merged(shapes)
+
+
+def _merged(tree):
+    """{"weight": s, "bias": s} as {"weight,bias": s}."""
+    rows: list[tuple[list[str], Any]] = []
+    for name, inner in tree.items():
+        inner = _merged(inner) if isinstance(inner, dict) else inner
+        if rows and json.dumps(rows[-1][1]) == json.dumps(inner):   # in the same order, too
+            rows[-1][0].append(name)
+        else:
+            rows.append(([name], inner))
+    return {",".join(names): inner for names, inner in rows}
 
 
 def _host(array):
     """A NumPy array, from wherever it lives."""
-    if isinstance(array, np.ndarray):
-        return array
+    if isinstance(array, (np.ndarray, np.generic)):
+        return np.asarray(array)
     if array_api_compat.is_cupy_array(array):
         return array_api_compat.to_device(array, "cpu")
     return np.from_dlpack(array)
