@@ -47,14 +47,13 @@ class Payload:
         return values
 
     def codes(self, count, bits) -> Iterator[np.ndarray]:
-        """The next codes, in pieces of at most CHUNK."""
+        """The next codes, in pieces of at most CHUNK; that they are there is checked at once."""
         raw, weights = self.take(-(-count * bits // 8)), 1 << np.arange(bits)[::-1]
-        for i in range(0, count, CHUNK):
-            chunk = np.unpackbits(raw[i * bits // 8:(i + CHUNK) * bits // 8 + 1])
-            n = min(CHUNK, count - i)
-            yield chunk[:n * bits].reshape(n, bits) @ weights
         if count * bits % 8 and raw[-1] & (0xFF >> count * bits % 8):
             raise ValueError("the bits after the last code are not zero")
+        chunks = ((min(CHUNK, count - i), raw[i * bits // 8:(i + CHUNK) * bits // 8 + 1])
+                  for i in range(0, count, CHUNK))
+        return (np.unpackbits(chunk)[:n * bits].reshape(n, bits) @ weights for n, chunk in chunks)
 
     def end(self):
         if self.at < self.data.size:
@@ -140,15 +139,17 @@ def _levels(levels):
 
 
 def _codes(payload, n, k):
-    """The codes of n weights, each of which is under k; with one entry they take no bits."""
+    """The codes of n weights, each of which is under k; with one entry no bits and no memory."""
+    if k < 2:
+        return np.broadcast_to(np.uint8(0), n)
+    stream = payload.codes(n, (k - 1).bit_length())
     codes = np.zeros(n, np.uint8 if k <= 256 else np.int64)
-    if k > 1:
-        for i, chunk in enumerate(payload.codes(n, (k - 1).bit_length())):
-            if chunk.max(initial=0) >= k:
-                raise ValueError(f"a code is beyond the {k} entries")
-            codes[i * CHUNK:(i + 1) * CHUNK] = chunk
-        if np.unique(codes).size < k:
-            raise ValueError("an entry of a codebook is not used")
+    for i, chunk in enumerate(stream):
+        if chunk.max(initial=0) >= k:
+            raise ValueError(f"a code is beyond the {k} entries")
+        codes[i * CHUNK:(i + 1) * CHUNK] = chunk
+    if np.unique(codes).size < k:
+        raise ValueError("an entry of a codebook is not used")
     return codes
 
 
