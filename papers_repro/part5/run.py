@@ -29,6 +29,11 @@ ROWS = {
     "digits": "",
     "lenet300-1bit-1percent":
         f"{LENET300} --lr 0.09 --compress 'quantize(k=2) + prune(kappa=2662)'",
+    "lenet300-1bit-3percent-float16":
+        f"{LENET300} --lr 0.09 --storage float16 "
+        "--compress 'each(quantize(k=2)) + prune(keep=0.03)'",
+    "lenet300-rank2-2percent-float16":
+        f"{LENET300} --lr 0.09 --storage float16 --compress 'lowrank(rank=2) + prune(keep=0.02)'",
 }
 
 
@@ -55,11 +60,11 @@ def main():
 
 
 def keep(out, row):
-    """Copy the pictures and write result.json: the history with the command that made it."""
+    """Copy the model and the pictures; write result.json, the history with its command."""
     results = RESULTS / row
     results.mkdir(parents=True, exist_ok=True)
-    for picture in out.glob("*.png"):
-        shutil.copy(picture, results)
+    for file in (out / "model.npz", *out.glob("*.png")):
+        shutil.copy(file, results)
     history = json.loads((out / "history.json").read_text())
     for name in ("data_dir", "reference"):  # where the user's files lie is nobody's business
         del history["settings"][name]
