@@ -26,14 +26,15 @@ __all__ = ["Binary", "Compression", "Each", "LowRank", "PowersOfTwo", "Prune", "
            "Sum", "Task", "alternate"]
 
 
-def _half(x, shrink=False):
-    """The half-precision numbers nearest to x; with `shrink` of those that are not larger."""
+def _half(x, radius=math.inf):
+    """The half-precision numbers nearest to x; towards zero where their l1 norm is too much."""
     xp, near = array_namespace(x), round_to(x, "float16").decompress()
-    if not shrink:
+    if float(xp.sum(abs(wide(near)))) <= radius:  # an exact sum: of multiples of 2⁻²⁴
         return near
     step = xp.clip(abs(near) / 2**11, min=2.0**-24)  # more than half of the one to the next number
     less = round_to(near - xp.where(near < 0, -step, step), "float16")
-    return xp.where(abs(near) > abs(x), less.decompress(), near)
+    most = abs(wide(x)) * (1 - 2 * float(xp.finfo(x.dtype).eps))  # x was rounded, perhaps upwards
+    return xp.where(abs(wide(near)) > most, less.decompress(), near)
 
 
 def _rise(w, theta, rounded):
@@ -211,12 +212,13 @@ class Prune(Compression):
         continuous there. So the κ largest magnitudes are the best to keep for the rounded problem
         too, and its optimum is θ rounded. A price keeps those whose gain exceeds it. With the price
         on the l1 norm the cost is (r − θ_i)² plus a constant, least at the nearest r. For whole
-        slices, and the l1 ball, whose values are rounded towards zero where they would leave it,
+        slices, and the l1 ball, where all values are rounded towards zero if the nearest leave it,
         θ's own distance is a lower bound, and what rounding adds is the gap.
         """
         if self.storage == "float32":
             return theta
-        xp, values = array_namespace(w), _half(theta.values, shrink=self.radius is not None)
+        xp = array_namespace(w)
+        values = _half(theta.values, math.inf if self.radius is None else self.radius)
         at = xp.take(w if theta.axis is not None else xp.reshape(w, (-1,)), theta.indices,
                      axis=theta.axis or 0)
         exact = self.radius is None and theta.axis is None

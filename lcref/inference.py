@@ -144,7 +144,7 @@ class Weight:
     relative precision. Where an entry is 0, its bucket is the one left out, s is not needed, and
     the first bound holds. Inputs are to be finite: an infinite one may give a NaN.
 
-    Memory beside the part, in float32: 8 bytes a value of a sparse part. Of a codebook with q of
+    Memory beside the part, in float32: 4 bytes a value of a sparse part. Of a codebook with q of
     the weights in the buckets that are added up, 8 q bytes a weight, as much as the dense weight
     for one bit and twice that for many entries; with 128 outputs or more the sums of 8
     neighbouring inputs are shared, which for one bit takes 1 byte a weight, and 2 bytes where

@@ -63,7 +63,9 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
         for name, content in (("header", text), ("payload", b"".join(streams))):
             array = io.BytesIO()
             np.lib.format.write_array(array, np.frombuffer(content, np.uint8), (1, 0))
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), array.getvalue())
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.create_system = 3      # the same bytes from every system
+            archive.writestr(info, array.getvalue())
     return _read_back(file.getvalue(), tasks)
 
 
