@@ -228,7 +228,10 @@ def run_export(args) -> int:
     params = storage.load(args.file).decompress()
     ending = ".safetensors" if args.to == "safetensors" else ".npz"
     out = args.out or args.file.with_name(f"{args.file.stem}-dense{ending}")
-    if out.exists() and args.file.exists() and out.samefile(args.file):
+    if out.is_dir() or not out.parent.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file in it" if out.is_dir() else
+                         f"--out {out}: there is no folder {out.parent}")
+    if out.exists() and out.samefile(args.file):
         raise ValueError(f"--out {out} is the file to be read")
     write_npz(out, params) if args.to == "npz" else _write_safetensors(out, params)
     if args.json:

@@ -316,6 +316,15 @@ def test_export_does_not_overwrite_the_packed_file(folders, tmp_path, lcref):
     assert storage.is_packed(file)
 
 
+@pytest.mark.parametrize("out, message", [("", "is a folder; name a file in it"),
+                                          ("nowhere/weights.npz", "there is no folder")])
+def test_export_needs_a_file_in_a_folder_that_is_there(out, message, folders, tmp_path, lcref):
+    status, stdout, stderr = lcref("export", folders["half"] / "model.npz", "--to", "npz", "--out",
+                                   tmp_path / out)
+    assert (status, stdout) == (2, "") and message in stderr and stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("verb", [["info"], ["export", "--to", "npz"]])
 @pytest.mark.parametrize("what, message", [
     ("missing", "no file"), ("dense", "does not hold a header and a payload"),
