@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-__all__ = ["Weights", "check_fit", "copies", "cut", "end_to_end"]
+__all__ = ["Weights", "check_fit", "check_targets", "copies", "cut", "end_to_end"]
 
 Array = Any
 
@@ -151,3 +151,10 @@ def check_fit(params, arrays, what):
         if tuple(a.shape) != tuple(params[name].shape):
             raise ValueError(f"the {what} of {name} has shape {tuple(a.shape)}, "
                              f"the parameter {tuple(params[name].shape)}")
+
+
+def check_targets(params, targets, mu):
+    """Raise ValueError unless the targets fit the parameters, and mu is positive."""
+    if targets and not 0 < mu < math.inf:
+        raise ValueError(f"mu must be positive and finite, got {mu}")
+    check_fit(params, targets, "target")

@@ -9,13 +9,15 @@ targets = {} an L step is the plain training of a reference model.
 import math
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, device, is_numpy_array
+from array_api_compat import array_namespace, is_numpy_array
 
 from .data import batches
-from .flat import Weights, check_fit, copies, cut, end_to_end
+from .flat import Weights, check_fit, check_targets, copies, cut, end_to_end
+from .leastsquares import LeastSquares
 
 __all__ = ["SGD", "LBFGS", "LeastSquares", "Diverged"]
 
@@ -31,7 +33,8 @@ class Diverged(FloatingPointError):
     Attributes
     ----------
     params : dict of name to array
-        The last good weights, running statistics included: those at the start of the epoch.
+        The last good weights, running statistics included: those at the start of the epoch, or
+        those of the call where it went on inside this epoch.
     state : dict or None
         The state of the L step at that point. Called with both, and perhaps a smaller lr, an
         L step goes on from there; epochs of the L step then count from 0 again.
@@ -102,6 +105,8 @@ class SGD:
         Threads that prepare batches; they change no result.
     on_batch : callable, optional
         on_batch(step, epoch, batch, loss) after every batch; batches count from 0 in each epoch.
+    pause : callable, optional
+        pause(make) after every batch, where make() returns copies (params, state) to go on from.
 
     Raises
     ------
@@ -115,8 +120,11 @@ class SGD:
     Notes
     -----
     The state is a dict of "velocity" (dict of arrays, of the parameters that had a gradient),
-    "rng" (state of the bit generator) and "epoch" (how many were done in all). A call with a
-    saved state continues bit for bit. The clip is that of Carreira-Perpiñán, arXiv 1707.01209.
+    "rng" (state of the bit generator) and "epoch" (how many were done in all). A state of `pause`
+    also has "inside": the "epoch" of this L step and how many of its batches were done ("batch"),
+    and the "rng" from which their order was drawn. A call with a saved state continues bit for
+    bit, and with one of `pause`, the same targets, mu and step, ends where the call ends that it
+    was taken from. The clip is that of Carreira-Perpiñán, arXiv 1707.01209.
     The velocity is carried from one L step to the next.
 
     A call needs three copies of the parameters (weights, velocity, targets), and from its second
@@ -129,14 +137,15 @@ class SGD:
                  batch: int = 256, epochs: int = 20, first_epochs: int | None = None,
                  seed: int = 0, draws: bool = False, prepare: Callable | None = None,
                  workers: int = 1,
-                 on_batch: Callable[[int, int, int, float], None] | None = None):
+                 on_batch: Callable[[int, int, int, float], None] | None = None,
+                 pause: Callable[[Callable], None] | None = None):
         self.value_and_grad, self.x, self.labels = value_and_grad, x, labels
         self.lr, self.epoch_decay, self.momentum = lr, epoch_decay, momentum
         self.decay = decay if decay is not None else 1.0 if callable(lr) else DECAY
         self.weight_decay, self.batch, self.epochs, self.seed = weight_decay, batch, epochs, seed
         self.first_epochs = epochs if first_epochs is None else first_epochs
         self.draws, self.prepare, self.workers = draws, prepare, workers
-        self.on_batch = on_batch
+        self.on_batch, self.pause = on_batch, pause
         self._check()
 
     def _check(self):
@@ -164,45 +173,68 @@ class SGD:
     def __call__(self, params: Params, targets: Params, mu: float, step: int,
                  state: dict[str, Any] | None = None) -> tuple[Params, dict[str, Any]]:
         """Return (params, state) after the epochs of this step."""
-        _check_targets(params, targets, mu)
+        check_targets(params, targets, mu)
         rng = np.random.default_rng(self.seed)
         if state is not None:
             check_fit(params, state["velocity"], "velocity")
             rng.bit_generator.state = state["rng"]
-        good, done = (params, state), state["epoch"] if state else 0
+        good, inside = (params, state), (state or {}).get("inside")
         weights = Weights(params, state["velocity"] if state else {}, targets)
-        epochs = self.epochs if step else self.first_epochs
+        first, epochs = inside["epoch"] if inside else 0, self.epochs if step else self.first_epochs
+        done = (state["epoch"] if state else 0) - first     # epochs of the L steps before
+        if inside and first >= epochs:
+            raise ValueError(f"the state is inside epoch {first}, but L step {step} has {epochs}")
         with np.errstate(over="ignore", invalid="ignore"):  # divergence is caught as such
-            for epoch in range(epochs):
-                if epoch:
-                    good = copies(weights.w), _state(copies(weights.v), rng, done + epoch)
+            for epoch in range(first, epochs):
+                if epoch > first:
+                    good, inside = _saved(weights, rng, done + epoch), None
                 try:
-                    self._epoch(weights, mu, rng, step, epoch)
+                    self._epoch(weights, mu, rng, step, epoch, done, inside)
                 except Diverged as error:
                     error.params, error.state = good
                     raise
         return weights.w, _state(weights.v, rng, done + epochs)
 
-    def _epoch(self, weights, mu, rng, step, epoch):
+    def _epoch(self, weights, mu, rng, step, epoch, done, inside):
         eta = self.rate(mu, step, bool(weights.targets), epoch)
         found = {"step": step, "epoch": epoch, "rate": eta}
         extra = (rng,) if self.draws else ()
-        with closing(batches(self.x, self.labels, self.batch, rng, self.prepare,
-                             self.workers)) as epoch_batches:
-            for i, (x, labels) in enumerate(epoch_batches):
+        start, all_batches = self._batches(rng, inside)
+        with closing(all_batches):
+            for i, (x, labels) in enumerate(all_batches, inside["batch"] if inside else 0):
                 loss, *moves = self.value_and_grad(weights.w, x, labels, *extra)
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss is {loss}", batch=i, **found)
                 weights.move(*moves, mu=mu, eta=eta, m=self.momentum, omega=self.weight_decay)
                 if self.on_batch:
                     self.on_batch(step, epoch, i, loss)
+                if self.pause:
+                    here = {"epoch": epoch, "batch": i + 1, "rng": start}
+                    self.pause(partial(_saved, weights, rng, done + epoch, inside=here))
         for name, p in weights.w.items():
             if not bool(array_namespace(p).all(array_namespace(p).isfinite(p))):
                 raise _diverged(f"{name} has a NaN or an infinity", batch=None, **found)
 
+    def _batches(self, rng, inside):
+        """Return the state that the order of an epoch is drawn from, and what is left of it."""
+        now = rng.bit_generator.state
+        if inside:
+            rng.bit_generator.state = inside["rng"]
+        start = rng.bit_generator.state
+        left = batches(self.x, self.labels, self.batch, rng, self.prepare, self.workers,
+                       inside["batch"] if inside else 0)
+        if inside:
+            rng.bit_generator.state = now   # what was drawn inside the batches that are done
+        return start, left
 
-def _state(velocity, rng, epoch):
-    return {"velocity": velocity, "rng": rng.bit_generator.state, "epoch": epoch}
+
+def _state(velocity, rng, epoch, **inside):
+    return {"velocity": velocity, "rng": rng.bit_generator.state, "epoch": epoch, **inside}
+
+
+def _saved(weights, rng, epoch, **inside):
+    """Copies (params, state)."""
+    return copies(weights.w), _state(copies(weights.v), rng, epoch, **inside)
 
 
 def _diverged(what, step, epoch, batch, rate):
@@ -221,12 +253,6 @@ def _check_settings(step, limits, *names):
         settings = ", ".join(f"{name}={getattr(step, name)}" for name in names)
         raise ValueError(f"{type(step).__name__} needs that {'; that '.join(broken)} (got {rows} "
                          f"rows of x, {labels} of labels, {settings})")
-
-
-def _check_targets(params, targets, mu):
-    if targets and not 0 < mu < math.inf:
-        raise ValueError(f"mu must be positive and finite, got {mu}")
-    check_fit(params, targets, "target")
 
 
 # ----- L-BFGS --------------------------------------------------------------------------------
@@ -261,6 +287,9 @@ class LBFGS:
         prepare(x) -> what value_and_grad is given; nothing random, so no augmentation.
     draws : bool
         Of the settings of SGD, to be refused: a loss that is random has no line search.
+    pause : callable, optional
+        pause(make) after every batch, as of SGD; make() returns (params, state) as the call was
+        given them, for a search cannot go on in its midst: it starts anew, to the same bits.
 
     Raises
     ------
@@ -283,10 +312,11 @@ class LBFGS:
 
     def __init__(self, value_and_grad: Callable, x: Array, labels: Array, *,
                  max_iterations: int = 200, tolerance: float = 1e-5, history: int = 10,
-                 batch: int = 1000, prepare: Callable | None = None, draws: bool = False):
+                 batch: int = 1000, prepare: Callable | None = None, draws: bool = False,
+                 pause: Callable[[Callable], None] | None = None):
         self.value_and_grad, self.x, self.labels = value_and_grad, x, labels
         self.max_iterations, self.tolerance, self.history = max_iterations, tolerance, history
-        self.batch, self.prepare, self.draws = batch, prepare, draws
+        self.batch, self.prepare, self.draws, self.pause = batch, prepare, draws, pause
         _check_settings(self, {
             "max_iterations is at least 1": max_iterations >= 1,
             "tolerance is positive and finite": 0 < tolerance < math.inf,
@@ -298,11 +328,12 @@ class LBFGS:
     def __call__(self, params: Params, targets: Params, mu: float, step: int,
                  state: dict[str, Any] | None = None) -> tuple[Params, dict[str, Any]]:
         """Return (params, state) with the weights at the end of the search."""
-        _check_targets(params, targets, mu)
+        check_targets(params, targets, mu)
         if not all(map(is_numpy_array, [self.x, *params.values()])):
             raise ValueError("LBFGS works on NumPy arrays; use SGD on a device")
         with np.errstate(over="ignore", invalid="ignore"):
-            objective = _Objective(self.mean_loss, params, targets, mu)
+            loss = partial(self.mean_loss, begin=(params, state))
+            objective = _Objective(loss, params, targets, mu)
             if not math.isfinite(objective.first):
                 raise Diverged(f"the loss, or its gradient, is not finite at the start of L step "
                                f"{step}; see that the inputs and the parameters are finite",
@@ -328,7 +359,7 @@ class LBFGS:
         w = {name: p.astype(params[name].dtype) for name, p in cut(found.x, params).items()}
         return w, found
 
-    def mean_loss(self, params: Params) -> tuple[float, Params]:
+    def mean_loss(self, params: Params, begin: Any = None) -> tuple[float, Params]:
         """Return the loss of the whole training set and its gradient, in float64."""
         total, gradient = 0.0, dict[str, Array]()
         for x, labels in self._chunks():
@@ -341,6 +372,8 @@ class LBFGS:
             total += share * float(loss)
             for name, g in grads.items():
                 gradient[name] = gradient.get(name, 0.0) + share * g
+            if self.pause and begin:
+                self.pause(lambda: begin)
         return total, gradient
 
     def _chunks(self):
@@ -382,75 +415,3 @@ def _vector(arrays, like):
     """Return the arrays end to end as one float64 vector, with zeros for those missing."""
     return end_to_end([arrays.get(name, np.zeros(p.shape)).astype(np.float64)
                        for name, p in like.items()])
-
-
-# ----- least squares -------------------------------------------------------------------------
-
-class LeastSquares:
-    """L step for least squares, in closed form.
-
-        min over W of ½ ‖X Wᵀ − Y‖² + μ/2 ‖W − T‖²
-
-    The gradient (W Xᵀ − Yᵀ) X + μ (W − T) is zero where (XᵀX + μ I) Wᵀ = XᵀY + μ Tᵀ. Optimal
-    and unique because the objective is strictly convex for μ > 0. Without a target the problem
-    is plain least squares, and the solution of least norm is taken.
-
-    Parameters
-    ----------
-    x : array of shape (n, inputs), real floating
-    y : array of shape (n, outputs), or (n,) for a W of shape (inputs,)
-    name : str
-        The parameter that is W, of shape (outputs, inputs) or (inputs,).
-
-    Raises
-    ------
-    ValueError
-        x and y do not fit; in a call: mu is not positive, or there is another target than W's,
-        or params has no W of the right shape.
-
-    Notes
-    -----
-    XᵀX and XᵀY are formed once, O(n · inputs²); a call costs O(inputs³). The normal equations
-    square the condition number of X, which μ bounds: use float64. The state is passed on as it
-    is, and `step` makes no difference.
-    """
-
-    def __init__(self, x: Array, y: Array, name: str = "weight"):
-        if x.ndim != 2 or y.ndim not in (1, 2) or x.shape[0] != y.shape[0]:
-            raise ValueError(f"x must be (n, inputs) and y (n, outputs) or (n,), got "
-                             f"{tuple(x.shape)} and {tuple(y.shape)}")
-        xp = array_namespace(x, y)
-        self.x, self.name = x, name
-        self.shape = (*y.shape[1:], x.shape[1])         # of W
-        self.y = xp.reshape(y, (x.shape[0], -1))        # (n, outputs)
-        self.gram, self.xty = x.T @ x, x.T @ self.y
-
-    def __call__(self, params: Params, targets: Params, mu: float, step: int,
-                 state: Any = None) -> tuple[Params, Any]:
-        """Return (params, state) with the optimal W; the other parameters are as given."""
-        _check_targets(params, targets, mu)
-        self._check(params, targets)
-        xp = array_namespace(self.x)
-        if targets:
-            t = xp.reshape(targets[self.name], (-1, self.x.shape[1]))
-            eye = xp.eye(t.shape[1], dtype=t.dtype, device=device(t))
-            # (XᵀX + μ I) Wᵀ = XᵀY + μ Tᵀ
-            wt = xp.linalg.solve(self.gram + mu * eye, self.xty + mu * t.T)
-        else:
-            wt = xp.linalg.pinv(self.x) @ self.y
-        return {**params, self.name: xp.reshape(wt.T, self.shape)}, state
-
-    def loss(self, params: Params) -> float:
-        """Return ½ ‖X Wᵀ − Y‖²."""
-        self._check(params, {})
-        xp = array_namespace(self.x)
-        w = xp.reshape(params[self.name], (-1, self.x.shape[1]))
-        return 0.5 * float(xp.sum((self.x @ w.T - self.y) ** 2))
-
-    def _check(self, params, targets):
-        if self.name not in params or tuple(params[self.name].shape) != self.shape:
-            found = {name: tuple(p.shape) for name, p in params.items()}
-            raise ValueError(f"need a parameter {self.name!r} of shape {self.shape}, got {found}")
-        if targets.keys() - {self.name}:
-            raise ValueError(f"the loss depends on {self.name!r} alone, got targets for "
-                             f"{', '.join(targets)}")

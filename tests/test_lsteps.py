@@ -848,3 +848,112 @@ def test_the_l_steps_import_neither_autograd_nor_the_nets():
             "print([m for m in sys.modules if m.startswith(('autograd', 'lcref.nets', 'scipy'))])")
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout.strip() == "[]", result.stderr
+
+
+# ----- going on in the midst of an L step --------------------------------------------------------
+
+class Enough(Exception):
+    """Ends an L step where a test wants it."""
+
+
+def noisy(params, x, y, rng):
+    """The loss of `normalised` on inputs of which a random part is left out."""
+    return normalised(params, x * (rng.random(x.shape) < 0.7), y)
+
+
+def shaken(x, rng):
+    return x + rng.normal(size=x.shape)
+
+
+EVERYTHING = {"draws": True, "prepare": shaken, "weight_decay": 0.1, "epoch_decay": 0.7,
+              "first_epochs": 2}
+MODELS = {"plain": (quadratic, {}, PARAMS),
+          "all options": (noisy, EVERYTHING, {**PARAMS, "mean": np.zeros(3), "frozen": W})}
+
+
+def same_bits(a, b):
+    assert a.keys() == b.keys()
+    for name in a:
+        assert a[name].dtype == b[name].dtype and a[name].tobytes() == b[name].tobytes(), name
+
+
+def broken_off(loss, options, params, state, step, after):
+    """What `pause` makes after so many batches of an L step, which then ends."""
+    def pause(make):
+        nonlocal after
+        after -= 1
+        if not after:
+            found.append(make())
+            raise Enough
+    found: list = []
+    with pytest.raises(Enough):
+        SGD(loss, X, Y, lr=0.05, batch=8, epochs=3, seed=11, pause=pause, **options)(
+            params, TARGETS, 2.0, step, state)
+    return found[0]
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("model", MODELS)
+def test_from_every_batch_an_l_step_goes_on_to_the_bits_of_the_unbroken_one(model, step, workers):
+    loss, options, start = MODELS[model]
+    whole = SGD(loss, X, Y, lr=0.05, batch=8, epochs=3, seed=11, workers=workers, **options)
+    before, state = whole(start, TARGETS, 2.0, 5)       # so that there is a velocity
+    expected, end = whole(before, TARGETS, 2.0, step, state)
+    batches_in_all = 3 * (options.get("first_epochs", 3) if step == 0 else 3)
+    for after in range(1, batches_in_all + 1):
+        params, saved = broken_off(loss, options, before, state, step, after)
+        saved["rng"], saved["inside"] = json.loads(json.dumps([saved["rng"], saved["inside"]]))
+        found, state_found = whole(params, TARGETS, 2.0, step, saved)
+        same_bits(found, expected)
+        same_bits(state_found["velocity"], end["velocity"])
+        assert {**state_found, "velocity": 0} == {**end, "velocity": 0}
+
+
+def test_an_l_step_that_was_broken_off_twice_in_one_epoch_ends_at_the_same_bits():
+    loss, options, start = MODELS["all options"]
+    expected, _ = SGD(loss, X, Y, lr=0.05, batch=8, epochs=3, seed=11, **options)(
+        start, TARGETS, 2.0, 1)
+    params, state = broken_off(loss, options, start, None, 1, 4)
+    params, state = broken_off(loss, options, params, state, 1, 1)
+    assert state["inside"]["epoch"] == 1 and state["inside"]["batch"] == 2 and state["epoch"] == 1
+    found, _ = SGD(loss, X, Y, lr=0.05, batch=8, epochs=3, seed=11, **options)(
+        params, TARGETS, 2.0, 1, state)
+    same_bits(found, expected)
+
+
+def test_what_pause_makes_are_copies_and_nothing_is_made_unless_it_is_asked_for(monkeypatch):
+    made = []
+    step = sgd(pause=lambda make: made.append(make()))
+    w, state = step(PARAMS, TARGETS, 2.0, 0)
+    assert len(made) == 9
+    assert len({p["w"].tobytes() for p, _ in made}) == 9
+    assert len({s["velocity"]["w"].tobytes() for _, s in made}) == 9
+    same_bits(made[-1][0], w)
+    counted = []
+    monkeypatch.setattr("lcref.lsteps.copies", lambda arrays: counted.append(0))
+    sgd(epochs=1, pause=lambda make: None)(PARAMS, TARGETS, 2.0, 0)
+    assert counted == []
+
+
+def test_a_state_inside_an_epoch_that_the_step_does_not_have_is_refused():
+    _, state = broken_off(quadratic, {}, PARAMS, None, 1, 8)
+    with pytest.raises(ValueError, match="inside epoch 2, but L step 1 has 2"):
+        sgd(epochs=2)(PARAMS, TARGETS, 2.0, 1, state)
+
+
+def test_divergence_after_going_on_inside_an_epoch_gives_back_what_the_call_was_given():
+    params, state = broken_off(quadratic, {}, PARAMS, None, 1, 4)
+    with pytest.raises(Diverged) as error:
+        sgd(lr=1e300, decay=1.0)(params, {}, 2.0, 1, state)
+    assert (error.value.epoch, error.value.params, error.value.state) == (1, params, state)
+
+
+def test_lbfgs_pauses_after_every_batch_with_what_it_was_given():
+    data, net, made = load("digits"), linear(64, 10), []
+    params, state = net.init(np.random.default_rng(0)), {"iterations": 4, "evaluations": 5}
+    step = LBFGS(value_and_grad(net), data.x_train, data.y_train, max_iterations=2, batch=500,
+                 pause=lambda make: made.append(make()))
+    _, end = step(params, {}, 1.0, 0, state)
+    assert len(made) == 3 * (end["evaluations"] - 5)
+    assert all(p is params and s is state for p, s in made)

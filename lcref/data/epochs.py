@@ -16,8 +16,8 @@ Array = Any
 
 
 def batches(x: Array, labels: Array, batch: int, rng: np.random.Generator,
-            prepare: Callable | None = None,
-            workers: int = 1) -> Generator[tuple[Array, Array], None, None]:
+            prepare: Callable | None = None, workers: int = 1,
+            first: int = 0) -> Generator[tuple[Array, Array], None, None]:
     """Return a generator of the batches of one epoch: every row once, in random order.
 
     Parameters
@@ -36,6 +36,8 @@ def batches(x: Array, labels: Array, batch: int, rng: np.random.Generator,
     workers : int, at least 1
         Threads that prepare batches, where x is a NumPy array and `prepare` is given; otherwise
         batches are made in the caller's thread when they are asked for.
+    first : int, from 0 to the number of batches
+        Batches to skip. They are not prepared, and those that follow are what they are without it.
 
     Returns
     -------
@@ -44,7 +46,8 @@ def batches(x: Array, labels: Array, batch: int, rng: np.random.Generator,
     Raises
     ------
     ValueError
-        x and labels have different numbers of rows; batch or workers is under 1. What `prepare`
+        x and labels have different numbers of rows; batch or workers is under 1; first is beyond
+        the last batch. What `prepare`
         raises is raised where its batch is asked for, and ends the epoch.
 
     Notes
@@ -69,18 +72,19 @@ def batches(x: Array, labels: Array, batch: int, rng: np.random.Generator,
             part = prepare(part, *drawn)
         return part, _take(labels, rows)
 
-    count = -(-n // size)
+    if whole(first, "first") > (count := -(-n // size)):
+        raise ValueError(f"first is {first}, but there are {count} batches")
     if prepare is None or not is_numpy_array(x):
-        return (make(i) for i in range(count))
-    return _ahead(make, count, workers)
+        return (make(i) for i in range(first, count))
+    return _ahead(make, first, count, workers)
 
 
-def _ahead(make, count, workers):
-    """Yield make(0) to make(count − 1); the next `workers` of them are made meanwhile."""
+def _ahead(make, first, count, workers):
+    """Yield make(first) to make(count − 1); the next `workers` of them are made meanwhile."""
     pool = ThreadPoolExecutor(workers, thread_name_prefix="lcref-batches")
     try:
-        pending = deque(pool.submit(make, i) for i in range(min(workers, count)))
-        for i in range(workers, workers + count):
+        pending = deque(pool.submit(make, i) for i in range(first, min(first + workers, count)))
+        for i in range(first + workers, workers + count):
             ready = pending.popleft().result()
             if i < count:
                 pending.append(pool.submit(make, i))

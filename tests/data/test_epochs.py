@@ -219,8 +219,29 @@ def test_no_rows_make_no_batches(workers):
     ({"batch": 0}, "batch must be an integer, at least 1, not 0"),
     ({"batch": 2.5}, "batch must be an integer"),
     ({"workers": 0}, "workers must be an integer, at least 1, not 0"),
+    ({"first": -1}, "first must be an integer, at least 0, not -1"),
+    ({"first": 7}, "first is 7, but there are 6 batches"),
 ])
 def test_a_wrong_argument_is_an_error_at_once(change, says):
     arguments = {"x": X, "labels": LABELS, "batch": 4, "rng": np.random.default_rng(0)}
     with pytest.raises(ValueError, match=says):
         batches(**arguments | change)
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("prepare", [None, halved, noisy])
+def test_batches_that_are_skipped_change_none_that_follow_and_are_not_prepared(prepare, workers):
+    def read(first, seen):
+        rng = np.random.default_rng(5)
+
+        def watched(x, rng):
+            seen.append(x)
+            return noisy(x, rng) if prepare is noisy else halved(x)
+        found = batches(X, LABELS, 4, rng, watched if prepare else None, workers, first)
+        return [(x.tobytes(), y.tobytes()) for x, y in found], rng.bit_generator.state
+    every, state = read(0, [])
+    for first in range(7):
+        prepared: list = []
+        found, state_found = read(first, prepared)
+        assert found == every[first:] and state_found == state
+        assert len(prepared) == (6 - first if prepare else 0)
