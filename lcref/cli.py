@@ -1,17 +1,19 @@
 """The command line. One verb a task; results on standard output, everything else on standard error.
 
-Exit status: 0 done, 1 the answer is no, 2 wrong usage or input, 130 interrupted.
+Exit status: 0 done, 1 the answer is no, 2 wrong usage or input, or a file that cannot be written,
+130 interrupted by SIGINT, 143 by SIGTERM.
 """
 
 import argparse
 import importlib
 import sys
-from pathlib import Path
 
 from . import __version__
+from .flags import (WEIGHTS, add_checkpoint_flags, add_compression_flags, add_loop_flags,
+                    add_net_flags, add_output_flags, add_result_flags, add_sgd_flags, add_threads,
+                    epochs, flag, path)
 from .text import kinds
 
-COMPRESSION = "each(quantize(k=2)) + prune(keep=0.01)"
 CALLS = (
     "nearest(w, codebook), binary(w, scale), ternary(w, scale), powers_of_two(w, c), "
     "scaled_codebook(w, codebook), kmeans(w, k), l0_ball(w, kappa), l1_ball(w, radius), "
@@ -19,9 +21,6 @@ CALLS = (
     "rank_ball(w, rank), rank_selection(w, alpha, mu, 'storage'), round_to(w, dtype), "
     "codebook_l0(w, codebook, kappa), scaled_binary_l0(w, kappa), kmeans_l0(w, k, kappa), "
     "sum(w) with --compress, lc(X, y, w, projection, budget, mu0, a, steps, penalty)")
-NETS = ("linear, lenet300, lenet5, nin, resnet20, resnet32, resnet44, resnet56, resnet110, vgg16 "
-        "or alexnet")
-WEIGHTS = ".npz or .safetensors under PyTorch's names, of this --net and --activation"
 INPUT_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, OverflowError)
 
 
@@ -30,12 +29,12 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters
-    args = _parser().parse_args(argv)
+    args = _arguments(argv)
     try:
         return args.run(args)
-    except KeyboardInterrupt:
-        print(f"lcref {args.verb}: interrupted", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"lcref {args.verb}: {stop or 'interrupted'}", file=sys.stderr)
+        return getattr(stop, "status", 130)
     except INPUT_ERRORS as error:
         if args.debug:
             raise
@@ -43,7 +42,23 @@ def main(argv=None):
         return 2
 
 
+def _arguments(argv):
+    """The flags; of a run to resume also those that were given, by name, as `given`."""
+    parser, verbs = _parser()
+    args = parser.parse_args(argv)
+    if getattr(args, "resume", None):
+        verb, unset = verbs[args.verb], object()
+        verb.set_defaults(**{name: unset for name in vars(args)
+                             if name != "run" and verb.get_default(name) is not None})
+        again = vars(parser.parse_args(argv))
+        args.given = {name: value for name, value in again.items() if name in vars(args)
+                      and name not in ("resume", "run", "verb")
+                      and value is not unset and value is not None}
+    return args
+
+
 def _parser():
+    """The parser, and those of the commands by name."""
     parser = argparse.ArgumentParser(
         prog="lcref", allow_abbrev=False, description="The reference implementation of the "
         "learning-compression (LC) algorithm for additive combinations of compressions.")
@@ -52,7 +67,7 @@ def _parser():
     for add in (_add_compress, _add_train, _add_eval, _add_info, _add_export, _add_verify,
                 _add_certify, _add_vectors, _add_bench):
         add(verbs)
-    return parser
+    return parser, verbs.choices
 
 
 def _add_compress(verbs):
@@ -64,14 +79,16 @@ def _add_compress(verbs):
         epilog=f"Compressions: {kinds()}; A + B is sum(A, B).".replace("%", "%%"))
     verb.set_defaults(run=_command("experiment", "run"))
     net = verb.add_argument_group("the net and its data")
-    _add_net_flags(net)
-    _flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=int,
-          metavar="N")
-    _add_compression_flags(verb.add_argument_group("the compression"))
-    _add_loop_flags(verb.add_argument_group("the LC algorithm"))
-    _add_sgd_flags(verb.add_argument_group("its L steps"))
-    _add_output_flags(verb.add_argument_group("output"), "write model.npz (packed), history.json, "
-                      "reference.npz, compressed.npz (dense), pictures there")
+    add_net_flags(net)
+    flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=int,
+         metavar="N")
+    add_compression_flags(verb.add_argument_group("the compression"))
+    add_loop_flags(verb.add_argument_group("the LC algorithm"))
+    add_sgd_flags(verb.add_argument_group("its L steps"))
+    output = verb.add_argument_group("output")
+    add_output_flags(output, "write model.npz (packed), history.json, reference.npz, "
+                     "compressed.npz (dense), pictures there, and checkpoints meanwhile")
+    add_checkpoint_flags(output, "LC step")
 
 
 def _add_train(verbs):
@@ -81,17 +98,19 @@ def _add_train(verbs):
         "weights, after every epoch of SGD and at the end.",
         epilog="For example: lcref train --net lenet5 --data mnist --epochs 10 --out lenet5")
     verb.set_defaults(run=_command("training", "run_train"))
-    _add_net_flags(verb.add_argument_group("the net and its data"))
+    add_net_flags(verb.add_argument_group("the net and its data"))
     group = verb.add_argument_group("training")
-    _flag(group, "--optimizer", "lbfgs takes the whole training set at a time, for nets without "
-          "dropout and normalisation; it ignores --lr, --batch and what else steers SGD",
-          "sgd", choices=("sgd", "lbfgs"))
-    _flag(group, "--epochs", "epochs of SGD, or iterations of L-BFGS", 60, type=int, metavar="N")
-    _flag(group, "--milestones", "epochs, counted from 0, from each of which on the rate is a "
-          "tenth of what it was, such as 100,150 (default: none)", type=_epochs, metavar="E,E")
-    _add_sgd_flags(group)
-    _add_output_flags(verb.add_argument_group("output"), "write weights.npz and history.json "
-                      "there", required=True)
+    flag(group, "--optimizer", "lbfgs takes the whole training set at a time, for nets without "
+         "dropout and normalisation; it ignores --lr, --batch and what else steers SGD",
+         "sgd", choices=("sgd", "lbfgs"))
+    flag(group, "--epochs", "epochs of SGD, or iterations of L-BFGS", 60, type=int, metavar="N")
+    flag(group, "--milestones", "epochs, counted from 0, from each of which on the rate is a "
+         "tenth of what it was, such as 100,150 (default: none)", type=epochs, metavar="E,E")
+    add_sgd_flags(group)
+    output = verb.add_argument_group("output")
+    add_output_flags(output, "write weights.npz and history.json there, and checkpoints meanwhile; "
+                     "required but for --resume")
+    add_checkpoint_flags(output, "epoch")
 
 
 def _add_eval(verbs):
@@ -102,13 +121,13 @@ def _add_eval(verbs):
         "data it is for.", epilog="For example: lcref eval resnet20.npz --net resnet20 --data "
         "cifar10 --threads 2. Weights of another --activation fit as well, and give a large error.")
     verb.set_defaults(run=_command("training", "run_eval"))
-    verb.add_argument("file", metavar="FILE", type=_path, help=f"a packed file, or {WEIGHTS}")
-    _add_net_flags(verb, reference=False)
+    verb.add_argument("file", metavar="FILE", type=path, help=f"a packed file, or {WEIGHTS}")
+    add_net_flags(verb, reference=False)
     verb.add_argument("--train", action="store_true", help="the training error too")
     verb.add_argument("--from-parts", action="store_true", help="of a packed file: multiply part "
                       "by part and add, without the dense weights; the same up to rounding")
-    _add_threads(verb)
-    _add_output_flags(verb, None)
+    add_threads(verb)
+    add_output_flags(verb, None)
 
 
 def _add_info(verbs):
@@ -117,10 +136,10 @@ def _add_info(verbs):
         description="Print the parts of a packed file, such as model.npz of lcref compress, the "
         "bits of every layer, and the ratio by both storage conventions and by the file's size.")
     verb.set_defaults(run=_command("info", "run_info"))
-    verb.add_argument("file", metavar="FILE", type=_path, help="a packed file")
+    verb.add_argument("file", metavar="FILE", type=path, help="a packed file")
     verb.add_argument("--flops", action="store_true", help="also the multiplications and additions "
                       "of every layer for one input, from the parts and dense")
-    _add_output_flags(verb, None)
+    add_output_flags(verb, None)
 
 
 def _add_export(verbs):
@@ -128,10 +147,10 @@ def _add_export(verbs):
         "export", help="dense weights of a packed file, for other programs", allow_abbrev=False,
         description="Write the tensors of a packed file, decompressed, under PyTorch's names.")
     verb.set_defaults(run=_command("info", "run_export"))
-    verb.add_argument("file", metavar="FILE", type=_path, help="a packed file")
+    verb.add_argument("file", metavar="FILE", type=path, help="a packed file")
     verb.add_argument("--to", required=True, choices=("npz", "safetensors"))
-    _flag(verb, "--out", "the file to write (default: FILE-dense, beside it)", type=_path)
-    _add_output_flags(verb, None)
+    flag(verb, "--out", "the file to write (default: FILE-dense, beside it)", type=path)
+    add_output_flags(verb, None)
 
 
 def _add_bench(verbs):
@@ -141,10 +160,10 @@ def _add_bench(verbs):
         "where it is installed, in turns, and their peak memory. Takes a minute or two; other "
         "programs that run meanwhile spoil it.")
     verb.set_defaults(run=_command("bench", "run"))
-    _flag(verb, "--net", "only this one: lenet300, lenet5 or resnet20", metavar="NET")
-    _flag(verb, "--turns", "turns that are counted, of each", 7, type=int, metavar="N")
-    _add_threads(verb, "threads of each of the two")
-    _add_output_flags(verb, None)
+    flag(verb, "--net", "only this one: lenet300, lenet5 or resnet20", metavar="NET")
+    flag(verb, "--turns", "turns that are counted, of each", 7, type=int, metavar="N")
+    add_threads(verb, "threads of each of the two")
+    add_output_flags(verb, None)
 
 
 def _add_verify(verbs):
@@ -161,14 +180,14 @@ def _add_verify(verbs):
                       "object a line, see the README")
     verb.add_argument("--as", dest="kind", required=True, metavar="KIND", help="what it claims "
                       "to be")
-    _flag(verb, "--compress", "the sum, for kind sum", metavar="TEXT")
-    _flag(verb, "--max-examples", "inputs for each property", 100, type=int, metavar="N")
-    _flag(verb, "--claims", "optional properties that it claims to have: names with commas, or "
-          "all", metavar="NAMES", action="append")
-    _flag(verb, "--expect-fail", "a property that is known to fail, as NAME=reason; repeat it for "
-          "more; one that passes fails", metavar="NAME=reason", action="append")
-    _flag(verb, "--time-limit", "seconds for one call", 10.0, type=float, metavar="S")
-    _add_result_flags(verb)
+    flag(verb, "--compress", "the sum, for kind sum", metavar="TEXT")
+    flag(verb, "--max-examples", "inputs for each property", 100, type=int, metavar="N")
+    flag(verb, "--claims", "optional properties that it claims to have: names with commas, or "
+         "all", metavar="NAMES", action="append")
+    flag(verb, "--expect-fail", "a property that is known to fail, as NAME=reason; repeat it for "
+         "more; one that passes fails", metavar="NAME=reason", action="append")
+    flag(verb, "--time-limit", "seconds for one call", 10.0, type=float, metavar="S")
+    add_result_flags(verb)
 
 
 def _add_certify(verbs):
@@ -180,16 +199,16 @@ def _add_certify(verbs):
         "that was trained further is feasible but not nearest: give --max-excess inf. A packed "
         "MODEL.npz is judged part by part, by its own text where none is given.")
     verb.set_defaults(run=_command("verify.commands", "run_certify"))
-    verb.add_argument("reference", metavar="REF.npz", type=_path)
-    verb.add_argument("model", metavar="MODEL.npz", type=_path)
-    _flag(verb, "--compress", "compression of all tensors with two axes or more together",
-          metavar="TEXT")
-    _flag(verb, "--task", "compression of the tensors named; repeat it for more", metavar="TEXT",
-          action="append")
-    _flag(verb, "--mu", "the penalty μ, for the penalty forms", type=float, metavar="MU")
-    _flag(verb, "--max-excess", "how far above the best known point the objective may be, as a "
-          "share of it", 0.0, type=float, metavar="R")
-    _add_result_flags(verb)
+    verb.add_argument("reference", metavar="REF.npz", type=path)
+    verb.add_argument("model", metavar="MODEL.npz", type=path)
+    flag(verb, "--compress", "compression of all tensors with two axes or more together",
+         metavar="TEXT")
+    flag(verb, "--task", "compression of the tensors named; repeat it for more", metavar="TEXT",
+         action="append")
+    flag(verb, "--mu", "the penalty μ, for the penalty forms", type=float, metavar="MU")
+    flag(verb, "--max-excess", "how far above the best known point the objective may be, as a "
+         "share of it", 0.0, type=float, metavar="R")
+    add_result_flags(verb)
 
 
 def _add_vectors(verbs):
@@ -197,7 +216,7 @@ def _add_vectors(verbs):
         "vectors", help="write the test vectors, for other languages", allow_abbrev=False,
         description="Copy the test vectors, one JSON file a kind, and their schema.")
     verb.set_defaults(run=_command("verify.commands", "run_vectors"))
-    verb.add_argument("--out", required=True, type=_path, metavar="DIR")
+    verb.add_argument("--out", required=True, type=path, metavar="DIR")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
@@ -206,101 +225,3 @@ def _command(module, name):
     def run(args):
         return getattr(importlib.import_module(f".{module}", __package__), name)(args)
     return run
-
-
-def _add_result_flags(verb):
-    verb.add_argument("--json", action="store_true",
-                      help="one JSON object on standard output, the text on standard error")
-    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def _path(text):
-    """A path that is not empty: an unset shell variable is a mistake, not the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("an empty path")
-    return Path(text)
-
-
-def _flag(group, name, text, default=None, **options):
-    """Add a flag whose help ends with its default, where there is one."""
-    text = text.replace("%", "%%") + ("" if default is None else f" (default: {default})")
-    group.add_argument(name, help=text, default=default, **options)
-
-
-def _epochs(text):
-    """Epochs with commas between them."""
-    try:
-        epochs = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        epochs = (-1,)
-    if min(epochs) < 0:
-        raise argparse.ArgumentTypeError(f"epochs are whole numbers from 0, got {text!r}")
-    return epochs
-
-
-def _add_net_flags(group, reference=True):
-    own = "" if reference else " (default: a packed file's own, else {})"
-    _flag(group, "--net", NETS + own.format("lenet300"), "lenet300" if reference else None,
-          metavar="NET")
-    _flag(group, "--activation", "of lenet300 and lenet5: relu or tanh" + (
-        own.format("relu") or " (default: relu)"), metavar="NAME")
-    _flag(group, "--data", "digits (bundled), mnist, fashion-mnist or cifar10" + own.format(
-        "digits"), "digits" if reference else None, metavar="NAME")
-    _flag(group, "--data-dir", "folder with the data sets that are not bundled, in torchvision's "
-          "layout or as their authors published them (default: the environment variable "
-          "LCREF_DATA)", type=_path, metavar="DIR")
-    if reference:
-        _flag(group, "--reference", f"start from these weights: {WEIGHTS}", type=_path,
-              metavar="FILE")
-
-
-def _add_threads(group, text="cores to use; a run repeats bit for bit with any number"):
-    _flag(group, "--threads", text, 1, type=int, metavar="N")
-
-
-def _add_compression_flags(group):
-    _flag(group, "--compress", "compression of all weight matrices together (default: "
-          f"{COMPRESSION!r})", metavar="TEXT")
-    _flag(group, "--task", "compression of the tensors named, such as "
-          "'fc1.weight, fc2.weight: prune(kappa=5000)'; repeat it for more tasks", metavar="TEXT",
-          action="append")
-    _flag(group, "--storage", "how corrections and factors are held: float16 rounds them inside "
-          "the C step, so that what is evaluated is what is stored (default: float32, unless the "
-          "text says storage='float16'); both ratios are always reported",
-          choices=("float16", "float32"))
-
-
-def _add_loop_flags(group):
-    _flag(group, "--steps", "LC steps", 30, type=int, metavar="N")
-    _flag(group, "--mu0", "first penalty μ0", 1e-3, type=float, metavar="MU")
-    _flag(group, "--growth", "μ = μ0·A^k in step k", 1.2, type=float, metavar="A")
-    _flag(group, "--penalty", "with multipliers, or without", "augmented",
-          choices=("augmented", "quadratic"))
-    _flag(group, "--epochs", "epochs an L step", 10, type=int, metavar="N")
-    _flag(group, "--first-epochs", "epochs of the first L step (default: as many as the others)",
-          type=int, metavar="N")
-    _flag(group, "--lr-decay", "the rate is RATE·D^k in step k", 0.98, type=float, metavar="D")
-
-
-def _add_sgd_flags(group):
-    _flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
-    _flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, in each L step "
-          "anew", 1.0, type=float, metavar="D")
-    _flag(group, "--momentum", "Nesterov's momentum", 0.9, type=float, metavar="M")
-    _flag(group, "--weight-decay", "ω of ω/2 ‖w‖², for all parameters", 0.0, type=float,
-          metavar="W")
-    _flag(group, "--batch", "inputs in a batch", 64, type=int, metavar="N")
-    group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
-                       help="flip and move the images of training, where the data set does "
-                       "(cifar10)")
-    _flag(group, "--seed", "of the initial weights and of the batches", 0, type=int, metavar="N")
-    _add_threads(group)
-
-
-def _add_output_flags(group, written, required=False):
-    if written:
-        group.add_argument("--out", help=written, type=_path, metavar="DIR", required=required)
-    for name, text in (("--json", "one JSON object on standard output, the text on standard "
-                        "error"), ("--quiet", "no progress bar and no text"),
-                       ("--debug", "show the traceback of an error")):
-        group.add_argument(name, action="store_true", help=text)

@@ -2,26 +2,26 @@
 
 import json
 import os
+import shutil
 import sys
-import tempfile
-import time
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import data, lc, nets, storage
-from .cli import COMPRESSION
+from . import data, lc, nets, resume, storage
 from .compressions import Each, LowRank, Prune, Task
+from .flags import COMPRESSION
 from .inputs import disjoint_tasks
-from .lsteps import SGD
-from .nets.checkpoints import read_params
+from .lsteps import SGD, Diverged
+from .nets.checkpoints import read_params, write_npz
 from .parts import Sparse, size
 from .projections.lowrank import as_matrix
 from .text import parse, parse_task
-from .training import about, check_writable, errors, inputs_of_training, problem
+from .training import (about, check_writable, errors, inputs_of_training, problem,
+                       run_of)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,30 +53,48 @@ class Job:
 
 
 def run(args) -> int:
-    """lcref compress: run the job, print the result, then write it."""
-    begin = time.perf_counter()
+    """lcref compress: run the job, or go on with it, print the result, then write it."""
+    args = resume.arguments(args)
     with nets.threads(args.threads):
         job = _prepare(args)
-        with job.progress:
-            reference, trained = _reference(job)
-            result = lc.compress(reference, job.tasks, job.l_step, job.schedule, job.evaluate,
-                                 lambda step: _show(job, step))
-        packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
-        summary = _summary(job, reference, result, len(packed))
-    summary["seconds"] |= {"reference": trained, "total": time.perf_counter() - begin}
-    for_people = sys.stderr if args.json else sys.stdout
+        with resume.opened(args, run_of(args, job.dataset, job.net, job.params)) as record:
+            with job.progress, _last_good(args, record):
+                reference, trained = _reference(job, record)
+                result = resume.compress(record, reference, job.tasks, job.l_step, job.schedule,
+                                         job.evaluate, lambda step: _show(job, record, step))
+            packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
+            summary = _summary(job, reference, result, len(packed))
+            summary["seconds"] |= {"reference": trained, "total": record.seconds}
+            _print(job, summary)
+            if args.out:  # last, so that a full disk does not take the numbers along
+                _write_all(args.out, packed, summary, reference, result, job)
+                record.end("done")
+    if args.out and not args.quiet:
+        print(f"written to {args.out}", file=sys.stderr if args.json else sys.stdout)
+    return 0
+
+
+def _print(job, summary):
+    """The table for people, and the summary for programs."""
+    args = job.args
     if not args.quiet:
-        print(_table(job, summary), file=for_people)
+        print(_table(job, summary), file=sys.stderr if args.json else sys.stdout)
     if args.json:
         print(json.dumps(summary, indent=1), flush=True)
-    if args.out:  # last, so that a full disk does not take the numbers along
-        def write(folder):
-            (folder / "model.npz").write_bytes(packed)
-            _write(folder, summary, reference, result, job)
-        _write_all(args.out, write)
-        if not args.quiet:
-            print(f"written to {args.out}", file=for_people)
-    return 0
+
+
+@contextmanager
+def _last_good(args, record):
+    """Where an L step diverges, write the last good weights, and name the file in the error."""
+    try:
+        yield
+    except Diverged as error:
+        if args.out is None:
+            raise
+        file = args.out / "last-good.npz"
+        write_npz(file, error.params)
+        record.end(f"it diverged in L step {error.step}")
+        raise Diverged(f"{error}; {file} holds the last good weights", **vars(error)) from error
 
 
 def _prepare(args):
@@ -158,18 +176,25 @@ def _check_rank(lowrank, name, tensor):
                          f"{' × '.join(map(str, sides))}")
 
 
-def _reference(job):
+def _reference(job, record):
     """The reference weights, trained unless they were given, and the seconds that took."""
-    begin, params = time.perf_counter(), job.params
-    if not job.args.reference:
+    now = record.now
+    job.train.pause = job.l_step.pause = record.pause
+    job.progress.update(now.get("batches", 0))
+    if "reference" not in now:
         job.progress.set_description("reference")
-        params, _ = job.train(params, {}, 1.0, 0, None)
+        params, state = now.pop("params", job.params), now.pop("state", None)
+        if not job.args.reference:
+            params, _ = job.train(params, {}, 1.0, 0, state)
+        now |= {"reference": params, "trained": record.seconds, "batches": job.progress.n}
+        record.write()
     job.progress.set_description("LC")
-    return params, time.perf_counter() - begin
+    return now["reference"], now["trained"]
 
 
-def _show(job, step):
+def _show(job, record, step):
     """Let the progress bar say where the path is."""
+    record.now["batches"] = job.progress.n
     job.progress.set_description(f"LC step {step.step + 1} of {job.args.steps}")
     job.progress.set_postfix_str(f"test error {step.compressed_report['test_error']:.2f}%, "
                                  f"feasibility {step.feasibility:.1e}")
@@ -210,16 +235,20 @@ def _table(job, summary):
     return "\n".join(rows)
 
 
-def _write_all(out, write):
-    """Let `write` fill a folder beside `out`, then put its files in the place of an older run's."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as scratch:
-        write(Path(scratch))
-        out.mkdir(exist_ok=True)
+def _write_all(out, packed, *result):
+    """Fill a folder inside `out`, then put its files in the place of an older run's."""
+    scratch = out / ".writing"
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    try:
+        (scratch / "model.npz").write_bytes(packed)
+        _write(scratch, *result)
         for old in [*out.glob("parts*.png"), *out.glob("layer*.png")]:
             old.unlink()
-        for file in Path(scratch).iterdir():
+        for file in scratch.iterdir():
             os.replace(file, out / file.name)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(folder, summary, reference, result, job):

@@ -5,20 +5,21 @@ import os
 import platform
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
-from . import __version__, data, nets, storage
+from . import __version__, data, nets, resume, storage
+from .folder import sha256
 from .inference import from_parts
 from .lsteps import LBFGS, SGD, Diverged
 from .nets.checkpoints import read_params, write_npz
 from .nets.models import CHOOSE
 
-__all__ = ["errors", "inputs_of_training", "problem", "run_eval", "run_train"]
+__all__ = ["about", "check_writable", "errors", "inputs_of_training", "problem", "run_eval",
+           "run_of", "run_train"]
 
 
 def problem(args) -> tuple[data.Dataset, nets.Net]:
@@ -110,24 +111,22 @@ def _called(net):
 
 
 def run_train(args) -> int:
-    """lcref train: train a net, and write it after every epoch."""
-    begin = time.perf_counter()
-    if args.seed < 0 or args.epochs < 0:
-        raise ValueError("--seed and --epochs must be at least 0")
-    check_writable(args.out)
+    """lcref train: train a net, or go on, and write it after every epoch."""
+    args = resume.arguments(args)
+    _check(args)
     dataset, net = problem(args)
     params = read_params(args.reference, net) if args.reference else net.init(
         np.random.default_rng(args.seed))
     train = {"sgd": _sgd, "lbfgs": _lbfgs}[args.optimizer](args, dataset, net)
-    args.out.mkdir(parents=True, exist_ok=True)
-    history: list[dict[str, Any]] = []
-    with nets.threads(args.threads):
-        params = train(params, history)
+    run = run_of(args, dataset, net, params)
+    with nets.threads(args.threads), resume.opened(args, run) as record:
+        params, history = train(record, params)
         summary: dict[str, Any] = {f"{part}_error": errors(net, params, dataset, part)["error"]
                                    for part in ("test", "train")}
-    summary |= {"weights": str(args.out / "weights.npz"), "seconds": time.perf_counter() - begin,
-                **about(args)}
-    _write(args.out, params, {**summary, "epochs": history})
+        summary |= {"weights": str(args.out / "weights.npz"), "seconds": record.seconds,
+                    **about(args)}
+        _write(args.out, params, {**summary, "epochs": history})
+        record.end("done")
     if args.json:
         print(json.dumps(summary, indent=1))
     if not args.quiet:
@@ -137,9 +136,28 @@ def run_train(args) -> int:
     return 0
 
 
+def _check(args):
+    """Raise ValueError or OSError for what the flags alone show to be wrong."""
+    if args.out is None:
+        raise ValueError("--out DIR says where the weights go; or give --resume DIR")
+    if args.seed < 0 or args.epochs < 0:
+        raise ValueError("--seed and --epochs must be at least 0")
+    check_writable(args.out)
+
+
+def run_of(args, dataset: data.Dataset, net: nets.Net, params) -> dict[str, Any]:
+    """What a run is, in JSON: a checkpoint of it is of no use to a run of which this differs."""
+    arrays = dataset.x_train, dataset.y_train, dataset.x_test, dataset.y_test
+    return json.loads(json.dumps({
+        "command": args.verb, "settings": resume.settings_of(args)[0], "versions": resume.VERSIONS,
+        "net": {"name": net.name, "activation": net.activation, "shapes": net.shapes},
+        "data": {"name": dataset.name, "sha256": sha256(*arrays)},
+        "reference": {"sha256": sha256(params)} if args.reference else None}))
+
+
 def about(args) -> dict[str, Any]:
     """The settings and versions that made a result."""
-    left_out = ("run", "verb", "out", "json", "quiet", "debug")
+    left_out = (*resume.NEITHER, "json", "quiet", "debug", "checkpoint_minutes")
     settings = {name: str(value) if isinstance(value, Path) else value
                 for name, value in vars(args).items() if name not in left_out}
     return {"settings": settings, "versions": {
@@ -154,7 +172,7 @@ def _write(out, params, history):
 
 
 def _sgd(args, dataset, net):
-    """A function of (params, history) that trains for the epochs, each an L step of its own."""
+    """A function of (record, params) that trains for the epochs, each an L step of its own."""
     drops = args.milestones or ()
 
     def rate(epoch, _):
@@ -168,27 +186,37 @@ def _sgd(args, dataset, net):
     sgd = SGD(*task, lr=rate, epochs=1, **settings | {"epoch_decay": 1.0},
               on_batch=lambda *_: bar.update())
 
-    def train(params, history):
-        state = None
+    def train(record, params):
         with bar:
-            for epoch in range(args.epochs):
-                params, state = _one_epoch(args, sgd, params, state, epoch, history)
-                found = errors(net, params, dataset, "test")
-                history.append({"epoch": epoch, "lr": rate(epoch, 0), "test_loss": found["loss"],
-                                "test_error": found["error"]})
-                bar.set_postfix_str(f"test error {found['error']:.2f}%")
-                _write(args.out, params, {**about(args), "epochs": history})
-        return params
+            return _epochs(args, dataset, net, sgd, bar, record, params)
     return train
 
 
-def _one_epoch(args, sgd, params, state, epoch, history):
+def _epochs(args, dataset, net, sgd, bar, record, params):
+    """Train for the epochs that are left, with all written after each; (params, history)."""
+    now, sgd.pause = record.now, record.pause
+    params, state = now.pop("params", params), now.pop("state", None)
+    history = now.setdefault("history", [])
+    bar.update(len(history) * -(-len(dataset.x_train) // args.batch))
+    for epoch in range(len(history), args.epochs):
+        params, state = _one_epoch(args, sgd, params, state, epoch, record)
+        found = errors(net, params, dataset, "test")
+        history.append({"epoch": epoch, "lr": sgd.lr(epoch, 0), "test_loss": found["loss"],
+                        "test_error": found["error"]})
+        bar.set_postfix_str(f"test error {found['error']:.2f}%")
+        _write(args.out, params, {**about(args), "epochs": history})
+        record.write(params=params, state=state)
+    return params, history
+
+
+def _one_epoch(args, sgd, params, state, epoch, record):
     """One epoch; where it diverges, the weights before it are written and named in the error."""
     try:
         return sgd(params, {}, 1.0, epoch, state)
     except Diverged as error:
         file = args.out / "weights.npz"
-        _write(args.out, error.params, {**about(args), "epochs": history})
+        _write(args.out, error.params, {**about(args), "epochs": record.now["history"]})
+        record.end(f"it diverged in epoch {epoch}")
         where = "" if error.batch is None else f", batch {error.batch}"
         raise Diverged(f"the loss or a weight stopped being finite in epoch {epoch}{where}, at "
                        f"learning rate {error.rate:g}; {file} holds the weights before that epoch; "
@@ -201,8 +229,8 @@ def _lbfgs(args, dataset, net):
     lbfgs = LBFGS(nets.value_and_grad(net), dataset.x_train, dataset.y_train,
                   max_iterations=args.epochs, prepare=dataset.prepare, draws=net.random)
 
-    def train(params, history):
+    def train(record, params):
+        lbfgs.pause = record.pause
         params, state = lbfgs(params, {}, 1.0, 0, None)
-        history.append({key: state[key] for key in ("iterations", "message", "value")})
-        return params
+        return params, [{key: state[key] for key in ("iterations", "message", "value")}]
     return train

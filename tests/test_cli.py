@@ -214,6 +214,7 @@ BAD = {
     "a missing keyword": (["--compress", "quantize()"], "exactly one of k, codebook"),
     "two parts in each": (["--compress", "each(binary(), binary())"], "each needs one"),
     "stars": (["--compress", "prune(**{'kappa': 3})"], "does not take this"),
+    "minutes that are no number": (["--checkpoint-minutes", "nan"], "at least 0, not nan"),
     "no steps": (["--steps", "0"], "steps must be an integer, at least 1"),
     "a shrinking penalty": (["--growth", "0.9"], "at least 1"),
     "a zero penalty": (["--mu0", "0"], "mu0 must be positive"),
@@ -230,7 +231,6 @@ BAD = {
                                "train-images-idx3-ubyte"),
     "no reference file": (["--reference", "nowhere.npz"], "nowhere.npz"),
     "a reference of another kind": (["--reference", __file__], "not an .npz file"),
-    "a rate that diverges": (["--lr", "1e6", *QUICK], "smaller lr"),
 }
 
 
@@ -243,6 +243,26 @@ def test_bad_input_gets_one_message_status_2_and_no_output(what, tmp_path, capsy
     assert message in said.err and said.err.startswith("lcref compress: error: ")
     assert said.out == "" and "Traceback" not in said.err
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("where, flags", [
+    ("L step 0, in epoch 0", ["--lr", "1e6"]),
+    # w ← w − (g + 1e20 w), a batch in each epoch: beyond float32 in the second
+    ("L step 0, in epoch 1", ["--reference-epochs", "0", "--epochs", "2", "--batch", "2000",
+                              "--weight-decay", "1e20", "--momentum", "0", "--lr", "1"])])
+def test_divergence_leaves_the_last_good_weights_and_names_their_file(where, flags, tmp_path,
+                                                                      capsys):
+    out = tmp_path / "out"
+    assert cli.main(["compress", *QUICK, *flags, "--out", str(out), "--quiet"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("lcref compress: error: the loss")
+    for part in (where, "smaller lr", f"{out / 'last-good.npz'} holds the last good weights"):
+        assert part in said.err
+    left = arrays(out / "last-good.npz")
+    assert all(np.isfinite(p).all() for p in left.values())
+    assert sorted(os.listdir(out)) == ["last-good.npz", "settings.json"]
+    assert cli.main(["compress", "--resume", str(out)]) == 2
+    assert "has ended: it diverged in L step 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("spoil, message", [

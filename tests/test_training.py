@@ -263,6 +263,7 @@ BAD = {
     "fewer than no epochs": (["--epochs", "-1"], "--epochs"),
     "no iterations": (["--epochs", "0", "--optimizer", "lbfgs"], "at least 1"),
     "a negative seed": (["--seed", "-1"], "--seed"),
+    "minutes that are no number": (["--checkpoint-minutes", "nan"], "at least 0, not nan"),
     "no threads": (["--threads", "0"], "at least 1, got 0"),
     "fewer than no threads": (["--threads", "-3"], "at least 1, got -3"),
     "no batch": (["--batch", "0"], "batch is at least 1"),
@@ -319,7 +320,8 @@ def test_an_output_folder_is_needed():
 
 def test_an_output_folder_is_made_with_those_above_it(tmp_path):
     assert train(tmp_path / "a" / "b", "--epochs", 0) == 0
-    assert sorted(os.listdir(tmp_path / "a" / "b")) == ["history.json", "weights.npz"]
+    files = ["history.json", "settings.json", "weights.npz"]
+    assert sorted(os.listdir(tmp_path / "a" / "b")) == files
 
 
 @pytest.mark.parametrize("below", ["", "out"])

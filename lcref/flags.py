@@ -1,0 +1,119 @@
+"""The flags that commands share."""
+
+import argparse
+from pathlib import Path
+
+# What may differ where a run goes on; of the reference the weights may not.
+FREE = ("checkpoint_minutes", "data_dir", "debug", "json", "quiet", "reference", "threads")
+COMPRESSION = "each(quantize(k=2)) + prune(keep=0.01)"
+NETS = ("linear, lenet300, lenet5, nin, resnet20, resnet32, resnet44, resnet56, resnet110, vgg16 "
+        "or alexnet")
+WEIGHTS = ".npz or .safetensors under PyTorch's names, of this --net and --activation"
+
+
+def add_result_flags(verb):
+    verb.add_argument("--json", action="store_true",
+                      help="one JSON object on standard output, the text on standard error")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def path(text):
+    """A path that is not empty: an unset shell variable is a mistake, not the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("an empty path")
+    return Path(text)
+
+
+def flag(group, name, text, default=None, **options):
+    """Add a flag whose help ends with its default, where there is one."""
+    text = text.replace("%", "%%") + ("" if default is None else f" (default: {default})")
+    group.add_argument(name, help=text, default=default, **options)
+
+
+def epochs(text):
+    """Epochs with commas between them."""
+    try:
+        epochs = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        epochs = (-1,)
+    if min(epochs) < 0:
+        raise argparse.ArgumentTypeError(f"epochs are whole numbers from 0, got {text!r}")
+    return epochs
+
+
+def add_net_flags(group, reference=True):
+    own = "" if reference else " (default: a packed file's own, else {})"
+    flag(group, "--net", NETS + own.format("lenet300"), "lenet300" if reference else None,
+         metavar="NET")
+    flag(group, "--activation", "of lenet300 and lenet5: relu or tanh" + (
+        own.format("relu") or " (default: relu)"), metavar="NAME")
+    flag(group, "--data", "digits (bundled), mnist, fashion-mnist or cifar10" + own.format(
+        "digits"), "digits" if reference else None, metavar="NAME")
+    flag(group, "--data-dir", "folder with the data sets that are not bundled, in torchvision's "
+         "layout or as their authors published them (default: the environment variable "
+         "LCREF_DATA)", type=path, metavar="DIR")
+    if reference:
+        flag(group, "--reference", f"start from these weights: {WEIGHTS}", type=path,
+             metavar="FILE")
+
+
+def add_threads(group, text="cores to use; a run repeats bit for bit with any number"):
+    flag(group, "--threads", text, 1, type=int, metavar="N")
+
+
+def add_compression_flags(group):
+    flag(group, "--compress", "compression of all weight matrices together (default: "
+         f"{COMPRESSION!r})", metavar="TEXT")
+    flag(group, "--task", "compression of the tensors named, such as "
+         "'fc1.weight, fc2.weight: prune(kappa=5000)'; repeat it for more tasks", metavar="TEXT",
+         action="append")
+    flag(group, "--storage", "how corrections and factors are held: float16 rounds them inside "
+         "the C step, so that what is evaluated is what is stored (default: float32, unless the "
+         "text says storage='float16'); both ratios are always reported",
+         choices=("float16", "float32"))
+
+
+def add_loop_flags(group):
+    flag(group, "--steps", "LC steps", 30, type=int, metavar="N")
+    flag(group, "--mu0", "first penalty μ0", 1e-3, type=float, metavar="MU")
+    flag(group, "--growth", "μ = μ0·A^k in step k", 1.2, type=float, metavar="A")
+    flag(group, "--penalty", "with multipliers, or without", "augmented",
+         choices=("augmented", "quadratic"))
+    flag(group, "--epochs", "epochs an L step", 10, type=int, metavar="N")
+    flag(group, "--first-epochs", "epochs of the first L step (default: as many as the others)",
+         type=int, metavar="N")
+    flag(group, "--lr-decay", "the rate is RATE·D^k in step k", 0.98, type=float, metavar="D")
+
+
+def add_sgd_flags(group):
+    flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
+    flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, in each L step "
+         "anew", 1.0, type=float, metavar="D")
+    flag(group, "--momentum", "Nesterov's momentum", 0.9, type=float, metavar="M")
+    flag(group, "--weight-decay", "ω of ω/2 ‖w‖², for all parameters", 0.0, type=float,
+         metavar="W")
+    flag(group, "--batch", "inputs in a batch", 64, type=int, metavar="N")
+    group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
+                       help="flip and move the images of training, where the data set does "
+                       "(cifar10)")
+    flag(group, "--seed", "of the initial weights and of the batches", 0, type=int, metavar="N")
+    add_threads(group)
+
+
+def add_checkpoint_flags(group, after):
+    flag(group, "--resume", "go on with the run in DIR that was stopped, to the same bits; all "
+         "settings are taken from there, and one that is given as well must be the same, but for "
+         f"{', '.join('--' + name.replace('_', '-') for name in FREE)}; the weights in the file of "
+         "--reference must be the same", type=path, metavar="DIR")
+    flag(group, "--checkpoint-minutes", f"with --out, how often a checkpoint is written besides "
+         f"the one after every {after}; the last two are kept until the run has ended", 10.0,
+         type=float, metavar="N")
+
+
+def add_output_flags(group, written):
+    if written:
+        group.add_argument("--out", help=written, type=path, metavar="DIR")
+    for name, text in (("--json", "one JSON object on standard output, the text on standard "
+                        "error"), ("--quiet", "no progress bar and no text"),
+                       ("--debug", "show the traceback of an error")):
+        group.add_argument(name, action="store_true", help=text)

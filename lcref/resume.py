@@ -1,0 +1,265 @@
+"""Runs that go on where they were stopped: what they hold, when it is written, and the LC path."""
+import argparse
+import dataclasses
+import json
+import math
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import __version__, lc
+from .compressions import Task
+from .flags import FREE
+from .folder import SETTINGS, Folder, read_settings, same
+
+__all__ = ["Record", "Stopped", "arguments", "compress", "opened", "settings_of"]
+
+NEITHER = ("given", "out", "resume", "run", "verb")
+PATHS = ("data_dir", "reference")
+VERSIONS = {"lcref": __version__, "numpy": np.__version__}  # which a checkpoint is tied to
+
+Params = dict[str, Any]
+
+
+class Stopped(KeyboardInterrupt):
+    """A run that a signal stopped, after it wrote a checkpoint.
+
+    Attributes
+    ----------
+    status : int
+        The exit status by convention, 128 and the number of the signal.
+    """
+
+    def __init__(self, message: str, status: int = 130):
+        super().__init__(message)
+        self.status = status
+
+
+class Record:
+    """Where a run is, as names and values, and the checkpoints of it.
+
+    Parameters
+    ----------
+    folder : Folder, optional
+        Without one nothing is written, and signals do what they always do.
+    run : dict
+        What the run is, in JSON: a checkpoint of another is refused.
+    minutes : float
+        How often `pause` writes a checkpoint.
+    resume : bool
+        Go on from the last checkpoint in the folder, where there is one.
+
+    Attributes
+    ----------
+    now : dict
+        What a checkpoint holds; of a run that goes on, what the last one held.
+    """
+
+    def __init__(self, folder: Folder | None = None, run: dict[str, Any] | None = None,
+                 minutes: float = 10.0, resume: bool = False):
+        self.folder, self.run, self.minutes = folder, run or {}, minutes
+        self.now: dict[str, Any] = {}
+        if folder and resume:
+            self.now = folder.goes_on(self.run) or {}
+        elif folder:
+            folder.begin(self.run)
+        self.signal: int | None = None
+        self.begin = time.perf_counter() - self.now.get("seconds", 0.0)
+        self.written = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of the run so far, those of the processes before included."""
+        return time.perf_counter() - self.begin
+
+    @contextmanager
+    def watching(self):
+        """Let SIGINT and SIGTERM stop the run after the batch, or the LC step, under way.
+
+        The second one does what it always does. Only in the main thread, as Python has it. Where
+        nothing is left to be stopped the run ends as without the signal.
+        """
+        if self.folder is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def stop(number, _):
+            self.signal = number
+            for each, handler in before.items():
+                signal.signal(each, handler)
+        for number in before:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def pause(self, make: Callable[[], tuple[Params, Any]]) -> None:
+        """Write a checkpoint inside an L step, where it is time for one or a signal has come.
+
+        `make` is what `lcref.lsteps.SGD` calls its pause with. Weights that are not finite are
+        not written: the L step is about to end with an error, and the last good ones are there.
+        """
+        if self.folder is None:
+            return
+        due = time.monotonic() - self.written >= 60 * self.minutes
+        if due or self.signal:
+            params, state = make()
+            if all(np.isfinite(p).all() for p in params.values()):
+                self.write(params=params, state=state)
+            self._stop()
+
+    def write(self, **more: Any) -> None:
+        """Write a checkpoint of `now` and of what is given besides; then stop at a signal.
+
+        Raises
+        ------
+        Stopped
+            A signal has come.
+        OSError
+            It could not be written. The checkpoint before is as it was.
+        """
+        if self.folder is None:
+            return
+        try:
+            self.folder.write({**self.now, **more, "seconds": self.seconds}, self.run)
+        except OSError as error:
+            last = self.folder.checkpoints()[-1:]
+            kept = f"; {last[0].name} is kept, {self._command()} goes on from it" if last else ""
+            raise OSError(f"no checkpoint could be written to {self.folder.path}: "
+                          f"{error.strerror or error}{kept}") from error
+        self.written = time.monotonic()
+        self._stop()
+
+    def end(self, how: str) -> None:
+        """Note in the folder how the run ended; its checkpoints are removed."""
+        if self.folder:
+            self.folder.settle(self.run, how)
+
+    def _stop(self):
+        if self.signal:
+            raise Stopped(f"stopped by {signal.Signals(self.signal).name}; to go on: "
+                          f"{self._command()}", 128 + self.signal)
+
+    def _command(self):
+        path = shlex.quote(str(self.folder.path if self.folder else Path()))
+        return f"lcref {self.run.get('command', 'compress')} --resume {path}"
+
+
+def settings_of(args: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The flags that make the result, and ("also") those that may differ, as JSON has them."""
+    plain = {name: str(value) if isinstance(value, Path) else value
+             for name, value in vars(args).items() if name not in NEITHER}
+    free = {name: plain.pop(name) for name in FREE if name in plain}
+    return json.loads(json.dumps(plain)), {"also": {**free, "folder": os.getcwd()}}
+
+
+@contextmanager
+def opened(args: Any, run: dict[str, Any]) -> Iterator[Record]:
+    """The Record of a command, which holds its folder and watches; an empty one without --out."""
+    if args.out is None:
+        yield Record()
+        return
+    with Folder(args.out, settings_of(args)[1]) as folder:
+        record = Record(folder, run, args.checkpoint_minutes, args.resume is not None)
+        with record.watching():
+            yield record
+
+
+def arguments(args: Any) -> Any:
+    """The flags, checked; with --resume those of the run in its folder, where none is given.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There is no run; it is of another command or version; a flag that was given as well says
+        something else; or --checkpoint-minutes is negative.
+    """
+    if not args.checkpoint_minutes >= 0:
+        raise ValueError(f"--checkpoint-minutes must be at least 0, not {args.checkpoint_minutes}")
+    if args.resume is None:
+        return args
+    there = read_settings(args.resume)
+    same({name: there.get(name) for name in ("command", "versions")},
+         {"command": args.verb, "versions": VERSIONS}, str(args.resume))
+    settings, also = there.get("settings"), there.get("also")
+    if not (isinstance(settings, dict) and isinstance(also, dict)):
+        raise ValueError(f"{args.resume / SETTINGS} is damaged: it holds no settings")
+    found = {**vars(args), **settings, **also}
+    moved = found.pop("folder", None) != os.getcwd()
+    for name in PATHS:
+        if found.get(name) is not None:
+            found[name] = Path(also.get("folder", "") if moved else "", found[name])
+    found |= {name: value for name, value in args.given.items() if name in FREE}
+    _agree(args, settings)
+    return argparse.Namespace(**found | {"out": args.resume})
+
+
+def _agree(args, settings):
+    """Raise ValueError where a flag that was given says something else than the settings."""
+    if args.given.get("out", args.resume) != args.resume:
+        raise ValueError(f"--out {args.out}, but --resume {args.resume}")
+    for name in args.given.keys() & settings.keys():
+        value = json.loads(json.dumps(args.given[name]))
+        if value != settings[name]:
+            raise ValueError(f"--{name.replace('_', '-')} {value}, but the run in {args.resume} "
+                             f"has {settings[name]}")
+
+
+def compress(record: Record, reference: Params, tasks: Sequence[Task], l_step: lc.LStep,
+             schedule: lc.Schedule, evaluate: lc.Evaluate | None = None,
+             on_step: Callable[[lc.Step], None] | None = None) -> lc.Result:
+    """Run the whole algorithm as `lcref.compress`, with a checkpoint after every step.
+
+    Parameters
+    ----------
+    record : Record
+        Its `now` says where to go on. What else is in it stays there.
+    reference, tasks, l_step, schedule, evaluate, on_step
+        Those of `lcref.compress`. So that checkpoints are written inside an L step too, give
+        `record.pause` to SGD. The arrays are NumPy's.
+
+    Returns
+    -------
+    Result
+        To the bit that of the unbroken run, but for seconds.
+    """
+    tasks = tuple(tasks)
+    thetas, direct = lc.direct_compression(reference, tasks, schedule.mu(0))
+    last, now = _begin(record.now.get("last"), reference, tasks, thetas, schedule), record.now
+    if "params" in now:     # inside the L step that follows the last one
+        last = dataclasses.replace(last, params=now.pop("params"), state=now.pop("state"))
+    if "last" in now:
+        now["last"] = _short(last)
+    history = now.setdefault("history", [])
+    for last in lc.iterate(reference, tasks, l_step, schedule, evaluate, last):
+        history.append(last.summary())
+        if on_step:
+            on_step(last)
+        now["last"] = _short(last)
+        record.write(params=last.params, state=last.state)
+    return lc.Result(last.compressed, last.theta, direct, history, last)
+
+
+def _short(step):
+    """A step without Δ(θ), which θ gives again, and without what the L step left."""
+    return dataclasses.replace(step, delta={}, params={}, state=None)
+
+
+def _begin(last, reference, tasks, thetas, schedule):
+    """The step to go on after: the last one, or one before the first."""
+    if last is not None:
+        return dataclasses.replace(last, delta=lc.decompress(tasks, last.theta))
+    delta = lc.decompress(tasks, thetas)
+    return lc.Step(-1, schedule.mu(0), reference, thetas, delta,
+                   {name: 0 * delta[name] for name in delta}, math.inf)
