@@ -12,6 +12,7 @@ WEIGHTS = ".npz or .safetensors under PyTorch's names, of this --net and --activ
 
 
 def add_result_flags(verb):
+    """--json and --debug, of commands that print one result."""
     verb.add_argument("--json", action="store_true",
                       help="one JSON object on standard output, the text on standard error")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -42,6 +43,7 @@ def epochs(text):
 
 
 def add_net_flags(group, reference=True):
+    """Which net, on which data, from which weights."""
     own = "" if reference else " (default: a packed file's own, else {})"
     flag(group, "--net", NETS + own.format("lenet300"), "lenet300" if reference else None,
          metavar="NET")
@@ -58,10 +60,12 @@ def add_net_flags(group, reference=True):
 
 
 def add_threads(group, text="cores to use; a run repeats bit for bit with any number"):
+    """--threads."""
     flag(group, "--threads", text, 1, type=int, metavar="N")
 
 
 def add_compression_flags(group):
+    """What is compressed, and how it is stored."""
     flag(group, "--compress", "compression of all weight matrices together (default: "
          f"{COMPRESSION!r})", metavar="TEXT")
     flag(group, "--task", "compression of the tensors named, such as "
@@ -74,6 +78,7 @@ def add_compression_flags(group):
 
 
 def add_loop_flags(group):
+    """The LC algorithm: its steps, penalties and the epochs of each L step."""
     flag(group, "--steps", "LC steps", 30, type=int, metavar="N")
     flag(group, "--mu0", "first penalty μ0", 1e-3, type=float, metavar="MU")
     flag(group, "--growth", "μ = μ0·A^k in step k", 1.2, type=float, metavar="A")
@@ -86,6 +91,7 @@ def add_loop_flags(group):
 
 
 def add_sgd_flags(group):
+    """SGD's settings."""
     flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
     flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, in each L step "
          "anew", 1.0, type=float, metavar="D")
@@ -101,6 +107,7 @@ def add_sgd_flags(group):
 
 
 def add_checkpoint_flags(group, after):
+    """--resume and how often checkpoints are written."""
     flag(group, "--resume", "go on with the run in DIR that was stopped, to the same bits; all "
          "settings are taken from there, and one that is given as well must be the same, but for "
          f"{', '.join('--' + name.replace('_', '-') for name in FREE)}; the weights in the file of "
@@ -111,6 +118,7 @@ def add_checkpoint_flags(group, after):
 
 
 def add_output_flags(group, written):
+    """Where the result goes, and what is printed."""
     if written:
         group.add_argument("--out", help=written, type=path, metavar="DIR")
     for name, text in (("--json", "one JSON object on standard output, the text on standard "

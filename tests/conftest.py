@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 import lcref
+from lcref.data import cifar
 
 # Chosen by --hypothesis-profile, else by HYPOTHESIS_PROFILE, else ci where CI is set, else dev.
 settings.register_profile("dev", max_examples=60, deadline=None)
@@ -39,6 +40,19 @@ def namespaces():
 def place(request):
     """Put a NumPy array where the thing under test should work: `w = place(w)`."""
     return request.param
+
+
+@pytest.fixture
+def small_cifar(tmp_path_factory, monkeypatch):
+    """The folder of a CIFAR-10 of 30 images and 6 for the test, in the binary version."""
+    number = 6      # of images in each file, instead of 10,000
+    folder, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
+    monkeypatch.setattr(cifar, "IMAGES", number)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        records = rng.integers(256, size=(number, 3073), dtype=np.uint8)
+        records[:, 0] = np.arange(number) % 10
+        (folder / f"{name}.bin").write_bytes(records.tobytes())
+    return folder
 
 
 # ---- how many answers were compared with the optimum, and how far above it they were

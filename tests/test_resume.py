@@ -13,28 +13,20 @@ import pytest
 
 from lcref import cli, lc, resume
 from lcref.compressions import Task
-from lcref.data import cifar
 from lcref.folder import write_whole
 from lcref.lsteps import LBFGS, SGD, LeastSquares
 from lcref.text import parse
 from lcref.tree import take_apart
 
-NUMBER = 6      # images in each file of the small CIFAR-10, instead of 10,000
 SHORT = ["--reference-epochs", "2", "--steps", "2", "--epochs", "2", "--batch", "200"]
 OFTEN = ["--checkpoint-minutes", "0"]       # after every batch
 posix = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals are those of POSIX")
 
 
 @pytest.fixture
-def small_cifar(tmp_path_factory, monkeypatch):
-    """The flags for a CIFAR-10 of 30 images and 6 for the test, in the binary version."""
-    folder, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
-    monkeypatch.setattr(cifar, "IMAGES", NUMBER)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        records = rng.integers(256, size=(NUMBER, 3073), dtype=np.uint8)
-        records[:, 0] = np.arange(NUMBER) % 10
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-    return ["--data", "cifar10", "--data-dir", str(folder), "--batch", "8", "--lr", "1e-3"]
+def few_images(small_cifar):
+    """The flags for a CIFAR-10 of 30 images and 6 for the test."""
+    return ["--data", "cifar10", "--data-dir", str(small_cifar), "--batch", "8", "--lr", "1e-3"]
 
 
 @pytest.fixture(autouse=True)
@@ -145,8 +137,8 @@ def test_the_flags_of_compression_go_on_too(flags, tmp_path, stop_after):
 
 @pytest.mark.parametrize("net", ["lenet5", "nin", "resnet20",
                                  pytest.param("vgg16", marks=pytest.mark.long)])
-def test_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, small_cifar):
-    flags = ["--net", net, *small_cifar, "--reference-epochs", "1", "--steps", "2", "--epochs", "1",
+def test_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, few_images):
+    flags = ["--net", net, *few_images, "--reference-epochs", "1", "--steps", "2", "--epochs", "1",
              "--compress", "binary(scale=True)"]
     assert run("compress", "--out", tmp_path / "whole", *flags) == 0
     statuses = in_pieces("compress", tmp_path / "out", flags, [2, 4, 3], stop_after)
@@ -156,9 +148,9 @@ def test_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, small_cif
 
 @pytest.mark.parametrize("net", ["linear", "lenet300", "lenet5", "nin", "resnet20",
                                  pytest.param("vgg16", marks=pytest.mark.long)])
-def test_training_of_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, small_cifar):
+def test_training_of_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, few_images):
     flags = ["--net", net, "--epochs", "4", "--milestones", "1,3"]
-    flags += ["--batch", "300"] if net in ("linear", "lenet300") else small_cifar
+    flags += ["--batch", "300"] if net in ("linear", "lenet300") else few_images
     assert run("train", "--out", tmp_path / "whole", *flags) == 0
     statuses = in_pieces("train", tmp_path / "out", flags, [1, 5, 4], stop_after)
     assert statuses == [143, 143, 143, 0]
@@ -344,20 +336,28 @@ def test_a_second_signal_does_what_it_always_does(tmp_path, monkeypatch):
 
 
 def killed_and_resumed(verb, flags, out, rng):
-    """Kill a run at three random moments at most, then let it end; how often it was killed."""
-    flags, killed = ["--out", out, "--checkpoint-minutes", "0.0005", *flags], 0
-    for latest in (1.2, 3, 3):
+    """Kill a run at one to three random moments, then let it end; how often it was killed.
+
+    A run that ended before it was killed even once is made anew, and killed earlier.
+    """
+    first = ["--out", out, "--checkpoint-minutes", "0.0005", *flags]
+    flags, killed, latest = first, 0, 1.2
+    while killed < 3:
         process = subprocess.Popen(command(verb, *flags), stdout=subprocess.DEVNULL,
                                    stderr=subprocess.PIPE, text=True)
-        time.sleep(rng.uniform(0.5, latest))
+        time.sleep(rng.uniform(0.4 * latest, latest))
         process.kill()
         said = process.communicate()[1]
         assert process.returncode in (0, -signal.SIGKILL), said
         killed += process.returncode != 0
-        if (out / "settings.json").exists():
-            flags = ["--resume", out]
-            if json.loads((out / "settings.json").read_text())["ended"]:
+        begun = (out / "settings.json").exists()
+        if begun and json.loads((out / "settings.json").read_text())["ended"]:
+            if killed:
                 break
+            shutil.rmtree(out)
+            flags, latest = first, 0.7 * latest
+        elif begun:
+            flags, latest = ["--resume", out], 3
     else:
         done = lcref(verb, *flags)
         assert done.returncode == 0, done.stderr

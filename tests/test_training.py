@@ -13,10 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from lcref import cli, data, training
-from lcref.data import cifar
 from lcref.lsteps import SGD
-
-NUMBER = 6          # images in each file of the small CIFAR-10, instead of 10,000
 
 
 def arrays(file):
@@ -54,18 +51,6 @@ def lcref(*arguments):
     done = subprocess.run([sys.executable, "-m", "lcref", *map(str, arguments)],
                           capture_output=True, text=True, timeout=300)
     return done.returncode, done.stdout, done.stderr
-
-
-@pytest.fixture
-def small_cifar(tmp_path_factory, monkeypatch):
-    """The folder of a CIFAR-10 of 30 images and 6 for the test, in the binary version."""
-    folder, rng = tmp_path_factory.mktemp("cifar"), np.random.default_rng(0)
-    monkeypatch.setattr(cifar, "IMAGES", NUMBER)
-    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
-        records = rng.integers(256, size=(NUMBER, 3073), dtype=np.uint8)
-        records[:, 0] = np.arange(NUMBER) % 10
-        (folder / f"{name}.bin").write_bytes(records.tobytes())
-    return folder
 
 
 # ----- what training writes and prints ---------------------------------------------------------
