@@ -176,8 +176,8 @@ class Folder:
         OSError
             The disk is full, or the folder cannot be written to; nothing is left of the attempt.
         """
-        number = int(NAME.fullmatch(old[-1].name)[1]) + 1 if (  # type: ignore[index]
-            old := self.checkpoints()) else 1
+        old = self.checkpoints()
+        number = int(old[-1].stem.rpartition("-")[2]) + 1 if old else 1
         file = self.path / f"checkpoint-{number:06}.npz"
         text, members = take_apart(tree)
         members |= {"tree": _bytes(text), "run": _bytes(json.dumps(run))}

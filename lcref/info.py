@@ -18,6 +18,8 @@ from .parts import (FLOAT_BITS, FULL_BITS, ByTensor, Codebook, Dense, LowRank, S
 
 __all__ = ["net_of", "run_export", "run_info"]
 
+LARGEST_INPUT = 1 << 20     # numbers in one input: a file could ask for any amount of memory
+
 
 def net_of(model: storage.Model) -> nets.Net:
     """Return the net that a packed file is for, by name, checked against its tensors.
@@ -27,8 +29,10 @@ def net_of(model: storage.Model) -> nets.Net:
     ValueError
         The file names no net, or one that lcref does not have, or has other tensors.
     """
-    about: Any = model.about.get("net")
+    about = model.says("net")
     try:
+        if not 0 < math.prod(about["input_shape"]) <= LARGEST_INPUT:
+            raise ValueError(f"the file says that an input has the shape {about['input_shape']}")
         net = nets.build(about["name"], tuple(about["input_shape"]), about["classes"],
                          about["activation"])
     except (KeyError, TypeError):
@@ -68,7 +72,7 @@ def _summary(model, file_bytes):
     return {"bits": bits, "ratio": ratio | {"file": full / (8 * file_bytes)},
             "file_bytes": file_bytes,
             "storage": model.storage, "tasks": tasks, "layers": layers, "shared_bits": shared,
-            **{key: model.about[key] for key in ("net", "data") if key in model.about}}
+            **{key: model.says(key) for key in ("net", "data") if model.says(key)}}
 
 
 def _layers(model):

@@ -93,7 +93,7 @@ def _use_own(args, model):
 
     A flag that says something else is an error.
     """
-    net, data = ({}, {}) if model is None else (model.about.get(key, {}) for key in ("net", "data"))
+    net, data = ({}, {}) if model is None else (model.says(key) for key in ("net", "data"))
     for flag, own, usual in (("net", net.get("name"), "lenet300"), ("data", data.get("name"),
                              "digits"), ("activation", net.get("activation"), None)):
         given = getattr(args, flag)

@@ -1,5 +1,6 @@
 """A compressed model that is kept: model.npz of lcref compress, info, eval and export."""
 
+import io
 import json
 import math
 import os
@@ -314,6 +315,33 @@ def test_export_does_not_overwrite_the_packed_file(folders, tmp_path, lcref):
     status, _, stderr = lcref("export", file, "--to", "npz", "--out", file)
     assert status == 2 and "is the file to be read" in stderr
     assert storage.is_packed(file)
+
+
+@pytest.mark.parametrize("verb", [["info", "--flops"], ["eval"]])
+@pytest.mark.parametrize("about", [{"net": 5}, {"data": "mnist"}, {"net": {"name": ["lenet300"]}},
+                                   {"net": {"name": "resnet20", "input_shape": [3, 10**6, 10**6],
+                                            "classes": 10, "activation": "relu"}}])
+def test_what_a_hostile_file_says_of_itself_is_one_message(verb, about, tmp_path, lcref):
+    net = nets.build("resnet20", (3, 32, 32), 10)
+    params = net.init(np.random.default_rng(0))
+    tasks = [parse_task("linear.weight: binary()")]
+    thetas, _ = lc.direct_compression(params, tasks)
+    about = {"data": {"name": "digits"}} | about
+    payload = storage.pack(params, tasks, thetas, {"net": {"name": "x"}})
+    header = arrays_of(payload)["header"].tobytes().replace(
+        b'"about":{"net":{"name":"x"}}', b'"about":' + json.dumps(about).encode())
+    file = tmp_path / "model.npz"
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in (("header", header), ("payload", arrays_of(payload)["payload"])):
+            with archive.open(f"{name}.npy", "w") as member:
+                np.lib.format.write_array(member, np.frombuffer(content, np.uint8))
+    status, stdout, stderr = lcref(verb[0], file, *verb[1:])
+    assert (status, stdout) == (2, "") and stderr.count("\n") == 1
+
+
+def arrays_of(data):
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
 
 
 @pytest.mark.parametrize("out, message", [("", "is a folder; name a file in it"),

@@ -82,10 +82,10 @@ def decode(record: Any, compression: Compression, shapes: dict[str, tuple[int, .
         part = DECODERS[kind](record, shapes, payload)
     if "status" not in record:
         return part
-    gap = math.inf if record["gap"] is None else float(record["gap"])
-    if record["status"] not in STATUSES or not gap >= 0:
+    gap = math.inf if record["gap"] is None else record["gap"]
+    if record["status"] not in STATUSES or type(gap) not in (int, float) or gap < 0:
         raise ValueError(f"no status and gap: {record['status']!r:.50}, {gap}")
-    return dataclasses.replace(part, status=record["status"], gap=gap)
+    return dataclasses.replace(part, status=record["status"], gap=float(gap))
 
 
 def _decode_each(record, compression, shapes, payload):

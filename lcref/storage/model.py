@@ -50,6 +50,11 @@ class Model:
             found |= dense if isinstance(dense, dict) else {task.names[0]: dense}
         return {name: found[name] for name in self.shapes}
 
+    def says(self, what: str) -> dict[str, Any]:
+        """What the file says of its "net" or its "data", {} where that is nothing of use."""
+        said = self.about.get(what)
+        return said if isinstance(said, dict) else {}
+
     def bits(self, convention: str | None = None) -> int:
         """Storage in bits by a convention, that of the file where none is given."""
         return storage_bits(self.rest, (), self.thetas.values(), convention or self.storage)

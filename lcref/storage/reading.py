@@ -53,7 +53,7 @@ def is_packed(file: str | os.PathLike) -> bool:
     try:
         with zipfile.ZipFile(file) as archive:
             return sorted(archive.namelist()) == MEMBERS
-    except (*DAMAGED, NotImplementedError):
+    except DAMAGED:
         return False
 
 
