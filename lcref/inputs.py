@@ -7,12 +7,53 @@ import operator
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
+from typing import Any
 
-from array_api_compat import array_namespace, device, is_array_api_obj
+import numpy as np
+from array_api_compat import (array_namespace, device, is_array_api_obj, is_cupy_array,
+                              is_torch_array, to_device)
+
+
+class Diverged(FloatingPointError):
+    """A run that was stopped because a loss or a weight became infinite or NaN.
+
+    Attributes
+    ----------
+    params : dict of name to array
+        The last good weights, running statistics included: those at the start of the L step, or
+        of the epoch, or those of the call where it went on inside this epoch.
+    state : dict or None
+        The state of the L step at that point. Called with both, and perhaps a smaller lr, an
+        L step goes on from there; epochs of the L step then count from 0 again.
+    step : int
+    epoch, batch : int or None
+        Where it was seen; batch is None for a weight, which is looked at after each epoch.
+    rate : float or None
+        The learning rate there. None, like epoch and batch, where the L step has none.
+    """
+
+    params: dict[str, Any]
+    state: Any
+    step: int
+    epoch: int | None = None
+    batch: int | None = None
+    rate: float | None = None
+
+    def __init__(self, message: str, **found: Any):    # one argument, so that it can be pickled
+        super().__init__(message)
+        vars(self).update(found)
 
 
 def real_array(w, name="w"):
     """The namespace of w, a finite real floating array; raise naming the argument otherwise."""
+    xp = floating_array(w, name)
+    if not bool(xp.all(xp.isfinite(w))):
+        raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
+    return xp
+
+
+def floating_array(w, name="w"):
+    """The namespace of w, a real floating array of at most 64 bits, finite or not."""
     if not is_array_api_obj(w):
         raise TypeError(f"{name} must be an array, not {type(w).__name__}")
     if hasattr(w, "mask"):
@@ -20,8 +61,6 @@ def real_array(w, name="w"):
     xp = array_namespace(w)
     if not xp.isdtype(w.dtype, "real floating") or xp.finfo(w.dtype).bits > 64:
         raise TypeError(f"{name} must have a real floating dtype of at most 64 bits, not {w.dtype}")
-    if not bool(xp.all(xp.isfinite(w))):
-        raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
     return xp
 
 
@@ -140,6 +179,14 @@ def moderate(w):
     return x / scale, scale
 
 
+def on_the_host(array):
+    """A NumPy array, from wherever it lives."""
+    if is_cupy_array(array) or is_torch_array(array):
+        array = to_device(array, "cpu")
+    return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else np.from_dlpack(
+        array)
+
+
 def common_scale(arrays):
     """The s of `moderate` for all the arrays together."""
     largest = [array_namespace(t).max(array_namespace(t).abs(t)) for t in arrays
@@ -210,13 +257,25 @@ def disjoint_tasks(params, tasks):
         real_array(tensor, name)
 
 
-def l_step_answer(answer, before):
+def l_step_answer(answer, good):
     """The (params, state) of an L step, with the tensors it was given, all finite."""
     if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[0], dict)):
         raise ValueError("an L step must return (params, state), params a dict")
     params, state = answer
-    for name, tensor in before.items():
+    for name, tensor in good["params"].items():
         if name not in params or tuple(params[name].shape) != tuple(tensor.shape):
             raise ValueError(f"the L step must return {name!r} with shape {tuple(tensor.shape)}")
-        real_array(params[name], f"{name!r} as the L step returned it")
-    return params, state
+        floating_array(params[name], f"{name!r} as the L step returned it")
+    return finite(params, "w, as the L step returned it,", good), state
+
+
+def finite(arrays, what, good):
+    """The arrays; where one is not finite, Diverged with the params, state and step in `good`."""
+    for name, array in arrays.items():
+        xp = array_namespace(array)
+        if not bool(xp.all(xp.isfinite(array))):
+            where = f"step {good['step']}" if good["step"] >= 0 else "direct compression"
+            raise Diverged(f"{what} has a NaN or an infinity at {name!r} in {where}; if "
+                           f"{array.dtype} overflowed, take smaller weights or mu, or float64",
+                           **good)
+    return arrays

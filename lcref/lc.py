@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compressions import Task
-from .inputs import disjoint_tasks, l_step_answer, nonnegative, one_of, whole
+from .inputs import disjoint_tasks, finite, l_step_answer, nonnegative, one_of, whole
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .tolerance import norm
 
@@ -170,7 +170,10 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
     ------
     ValueError
         No tasks, overlapping tasks, unknown tensors, or weights that are not finite: at the call,
-        not at the first step. An L step that loses a tensor or returns a NaN: at that step.
+        not at the first step. An L step that loses a tensor: at that step.
+    Diverged
+        An L step returned a NaN or an infinity, or Δ(θ), λ or λ/μ overflowed their dtype. It
+        carries params and state as they were before that step, and the step's number.
     """
     tasks = tuple(tasks)
     disjoint_tasks(params, tasks)
@@ -180,33 +183,35 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
 
 
 def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
-    if resume is None:
-        thetas = direct or c_step(tasks, params, schedule.mu(0))  # θ ← Π(w)
-        params, state, first = {name: 1 * p for name, p in params.items()}, None, 0  # copies
-        delta = decompress(tasks, thetas)
-        lam = {name: 0 * delta[name] for name in delta}  # λ ← 0
-    else:
-        params, thetas, delta, lam = resume.params, resume.theta, resume.delta, resume.lam
-        state, first = resume.state, resume.step + 1
-        if resume.feasibility <= schedule.tol:
+    last = resume or start(params, tasks, direct or c_step(tasks, params, schedule.mu(0)), schedule)
+    params, thetas, delta, lam, state = last.params, last.theta, last.delta, last.lam, last.state
+    for k in range(last.step + 1, schedule.steps):
+        if last.feasibility <= schedule.tol:
             return
-    for k in range(first, schedule.steps):
         mu, clock = schedule.mu(k), [time.perf_counter()]
+        good = {"params": params, "state": state, "step": k}  # where to go back to at an overflow
         # L step: w ← argmin L(w) + μ/2 ‖w − Δ(θ) − λ/μ‖²
-        targets = {name: delta[name] + lam[name] / mu for name in delta}
-        params, state = l_step_answer(l_step(params, targets, mu, k, state), params)
+        targets = finite({name: delta[name] + lam[name] / mu for name in delta}, "Δ(θ) + λ/μ", good)
+        params, state = l_step_answer(l_step(params, targets, mu, k, state), good)
         clock.append(time.perf_counter())
         # C step: θ ← argmin ‖w − λ/μ − Δ(θ)‖²
-        thetas = c_step(tasks, {name: params[name] - lam[name] / mu for name in delta}, mu, thetas)
-        delta = decompress(tasks, thetas)
+        shifted = finite({name: params[name] - lam[name] / mu for name in delta}, "w − λ/μ", good)
+        thetas = c_step(tasks, shifted, mu, thetas)
+        delta = finite(decompress(tasks, thetas), "Δ(θ)", good)
         # λ ← λ − μ (w − Δ(θ))
         if schedule.penalty == "augmented":
-            lam = {name: lam[name] - mu * (params[name] - delta[name]) for name in delta}
+            lam = finite({name: lam[name] - mu * (params[name] - delta[name]) for name in delta},
+                         "λ", good)
         clock.append(time.perf_counter())
-        record = _record(k, mu, params, thetas, delta, lam, evaluate, state, clock)
-        yield record
-        if record.feasibility <= schedule.tol:
-            return
+        last = _record(k, mu, params, thetas, delta, lam, evaluate, state, clock)
+        yield last
+
+
+def start(params: Params, tasks: Sequence[Task], thetas: Thetas, schedule: Schedule) -> Step:
+    """Where the path starts, as step −1: the reference weights, θ = Π(w), λ = 0."""
+    delta = finite(decompress(tasks, thetas), "Δ(θ)", {"params": params, "state": None, "step": -1})
+    return Step(-1, schedule.mu(0), {name: 1 * p for name, p in params.items()}, thetas, delta,
+                {name: 0 * delta[name] for name in delta}, math.inf)
 
 
 def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
@@ -259,12 +264,14 @@ def direct_compression(params: Params, tasks: Sequence[Task],
                        mu: float | None = None) -> tuple[Thetas, Params]:
     """θ = Π(w) of the reference weights: the start of the path, and the baseline to beat.
 
-    Returns (thetas, compressed params).
+    Returns (thetas, compressed params). Raises ValueError as `iterate` does, and Diverged where
+    Δ(θ) overflows, as a matrix of lower rank may that has larger entries than w.
     """
     tasks = tuple(tasks)
     disjoint_tasks(params, tasks)
     thetas = c_step(tasks, params, mu)
-    return thetas, {**params, **decompress(tasks, thetas)}
+    delta = finite(decompress(tasks, thetas), "Δ(θ)", {"params": params, "state": None, "step": -1})
+    return thetas, {**params, **delta}
 
 
 def compress(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Schedule,

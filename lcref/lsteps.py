@@ -17,6 +17,7 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from .data import batches
 from .flat import Weights, check_fit, check_targets, copies, cut, end_to_end
+from .inputs import Diverged
 from .leastsquares import LeastSquares
 
 __all__ = ["SGD", "LBFGS", "LeastSquares", "Diverged"]
@@ -25,36 +26,6 @@ Array = Any
 Params = dict[str, Array]
 
 DECAY = 0.98    # of a rate that is a number, from one L step to the next
-
-
-class Diverged(FloatingPointError):
-    """An L step that was stopped because the loss or a weight became infinite or NaN.
-
-    Attributes
-    ----------
-    params : dict of name to array
-        The last good weights, running statistics included: those at the start of the epoch, or
-        those of the call where it went on inside this epoch.
-    state : dict or None
-        The state of the L step at that point. Called with both, and perhaps a smaller lr, an
-        L step goes on from there; epochs of the L step then count from 0 again.
-    step : int
-    epoch, batch : int or None
-        Where it was seen; batch is None for a weight, which is looked at after each epoch.
-    rate : float or None
-        The learning rate there. None, like epoch and batch, where the L step has none.
-    """
-
-    params: Params
-    state: Any
-    step: int
-    epoch: int | None
-    batch: int | None
-    rate: float | None
-
-    def __init__(self, message: str, **found: Any):    # one argument, so that it can be pickled
-        super().__init__(message)
-        vars(self).update(found)
 
 
 # ----- stochastic gradient descent -----------------------------------------------------------
@@ -337,8 +308,7 @@ class LBFGS:
             if not math.isfinite(objective.first):
                 raise Diverged(f"the loss, or its gradient, is not finite at the start of L step "
                                f"{step}; see that the inputs and the parameters are finite",
-                               params=params, state=state, step=step, epoch=None, batch=None,
-                               rate=None)
+                               params=params, state=state, step=step)
             w, found = self._search(objective, params)
             value, _ = objective(_vector(w, params))
         if not value <= objective.first:    # rounding may cost more than was gained

@@ -2,7 +2,6 @@
 import argparse
 import dataclasses
 import json
-import math
 import os
 import shlex
 import signal
@@ -258,8 +257,6 @@ def _short(step):
 
 def _begin(last, reference, tasks, thetas, schedule):
     """The step to go on after: the last one, or one before the first."""
-    if last is not None:
-        return dataclasses.replace(last, delta=lc.decompress(tasks, last.theta))
-    delta = lc.decompress(tasks, thetas)
-    return lc.Step(-1, schedule.mu(0), reference, thetas, delta,
-                   {name: 0 * delta[name] for name in delta}, math.inf)
+    if last is None:
+        return lc.start(reference, tasks, thetas, schedule)
+    return dataclasses.replace(last, delta=lc.decompress(tasks, last.theta))

@@ -9,7 +9,7 @@ from scipy.optimize import minimize
 
 from lcref import (Binary, Compression, Each, LowRank, Prune, Quantize, Schedule, Sum, Task,
                    Ternary, compress, direct_compression, iterate)
-from lcref.lsteps import SGD, LeastSquares
+from lcref.lsteps import SGD, Diverged, LeastSquares
 
 
 def on_host(x):
@@ -526,16 +526,18 @@ def test_a_tensor_of_integers_is_an_error_at_the_call_that_names_it():
         iterate({"c": np.arange(3, dtype=np.int64)}, [GOOD], Quadratic(), GROWING)
 
 
-@pytest.mark.parametrize("change", [
-    {"c": np.full((5, 5), math.nan)}, {"bias": np.full(3, math.inf)}, {"c": np.zeros((5, 4))}, {}])
-def test_what_the_l_step_breaks_is_an_error_at_its_step_that_names_the_tensor(change):
+@pytest.mark.parametrize("change, error", [
+    ({"c": np.full((5, 5), math.nan)}, Diverged), ({"bias": np.full(3, math.inf)}, Diverged),
+    ({"c": np.zeros((5, 4))}, ValueError), ({}, ValueError),
+    ({"c": np.ones((5, 5), int)}, TypeError)])
+def test_what_the_l_step_breaks_is_an_error_at_its_step_that_names_the_tensor(change, error):
     def l_step(params, targets, mu, step, state):
         kept = {name: t for name, t in params.items() if change or name != "c"}
         return {**kept, **change} if step == 2 else params, state
 
     path = iterate(MIXED, [GOOD], l_step, GROWING)
     assert [next(path).step, next(path).step] == [0, 1]
-    with pytest.raises(ValueError, match="'bias'" if "bias" in change else "'c'"):
+    with pytest.raises(error, match="'bias'" if "bias" in change else "'c'"):
         next(path)
 
 
@@ -640,8 +642,7 @@ def test_a_schedule_that_overflows_is_refused_before_the_first_step():
 
 @pytest.mark.parametrize("spoil, says", [
     (lambda p: {k: v for k, v in p.items() if k != "bias"}, "must return 'bias'"),
-    (lambda p: p | {"c": p["c"][:2]}, r"must return 'c' with shape \(5, 5\)"),
-    (lambda p: p | {"a": p["a"] * np.nan}, "'a' as the L step returned it has a NaN")])
+    (lambda p: p | {"c": p["c"][:2]}, r"must return 'c' with shape \(5, 5\)")])
 def test_what_an_l_step_loses_or_spoils_is_named_at_that_step(spoil, says):
     def l_step(params, targets, mu, step, state):
         return spoil(params) if step == 1 else params, state
@@ -650,3 +651,50 @@ def test_what_an_l_step_loses_or_spoils_is_named_at_that_step(spoil, says):
     next(steps)
     with pytest.raises(ValueError, match=says):
         next(steps)
+
+
+# ----- overflow: the largest float32 is 3.4e38 -------------------------------------------------
+
+SINGLE = Task("w", Binary(scale=True))
+
+
+@pytest.mark.parametrize("w, mu, answers, what", [
+    ([1, 2], 1, [[1, 2], [3, 3.5], [math.nan, 1]], "w, as the L step returned it, has"),
+    ([1, 2], 1, [[1, 2], [3e38, math.inf]], "w, as the L step returned it, has"),
+    # Δ(θ) is the mean of 3.3e38 three times and 0: w − Δ(θ) = −λ/μ is −2.5e38 at the last one
+    ([3e38, 1, 1, 1], 1, [[3.3e38, 3.3e38, 3.3e38, 0]], "Δ\\(θ\\) [+] λ/μ has"),
+    # −λ/μ = w − Δ(θ) is 1e38 after step 0
+    ([1, 2], 1, [[3e38, 1e38], [3e38, 1e38]], "w − λ/μ has"),
+    ([1, 2], 10, [[1, 2], [3e38, 1e38]], "λ has")])     # μ (w − Δ(θ)) = 1e39
+def test_an_overflow_is_named_with_the_weights_and_the_state_before_its_step(w, mu, answers, what):
+    answers, task = [np.array(answer, np.float32) for answer in answers], SINGLE
+
+    def l_step(params, targets, mu, step, state):
+        return {"w": answers[step]}, step
+
+    path, found = iterate({"w": np.array(w, np.float32)}, [task], l_step, Schedule(mu, 1, 9)), []
+    with np.errstate(over="ignore", invalid="ignore"):
+        with pytest.raises(Diverged, match=what) as caught:
+            found.extend(path)
+    error, before = caught.value, [np.array(w, np.float32), *answers][len(found)]
+    assert error.step == len(found) and error.state == (len(found) - 1 if found else None)
+    assert error.params["w"].tobytes() == before.tobytes() and np.isfinite(before).all()
+    assert (error.epoch, error.batch, error.rate) == (None, None, None)
+
+
+def test_a_direct_compression_that_overflows_is_refused():
+    # σ₁ u₁ v₁ᵀ of [[a, a], [a, 0]] is 1.17 a at the first entry
+    w = {"w": np.array([[3.2e38, 3.2e38], [3.2e38, 0]], np.float32)}
+    tasks = [Task("w", LowRank(rank=1))]
+    with np.errstate(over="ignore"):
+        with pytest.raises(Diverged, match="Δ.* at 'w' in direct compression") as caught:
+            direct_compression(w, tasks)
+        assert caught.value.params is w
+        with pytest.raises(Diverged, match="Δ.* has a NaN or an infinity at 'w'"):
+            next(iterate(w, tasks, Quadratic(), GROWING))
+        small = {"w": w["w"] / np.float32(1e30)}
+        with pytest.raises(Diverged, match="^Δ.θ. has a NaN or an infinity at 'w' in step 0") as no:
+            next(iterate(small, tasks, lambda *_: (w, None), GROWING))
+        assert no.value.params["w"].tobytes() == small["w"].tobytes()
+    half = {"w": w["w"].astype(np.float64)}
+    assert direct_compression(half, tasks)[1]["w"].max() > 3.7e38

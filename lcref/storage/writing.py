@@ -6,10 +6,10 @@ import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import array_api_compat
 import numpy as np
 
 from ..compressions import Task
+from ..inputs import on_the_host
 from ..parts import (FLOAT_BITS, ByTensor, Codebook, Dense, LowRank, Part, Sparse, Sum, leaves,
                      position_code)
 from .model import CHUNK, DTYPES, FORMAT, convention, flat, scaled, top
@@ -118,18 +118,9 @@ def _merged(tree):
     return {",".join(names): inner for names, inner in rows}
 
 
-def _host(array):
-    """A NumPy array, from wherever it lives."""
-    if isinstance(array, (np.ndarray, np.generic)):
-        return np.asarray(array)
-    if array_api_compat.is_cupy_array(array):
-        return array_api_compat.to_device(array, "cpu")
-    return np.from_dlpack(array)
-
-
 def _floats(array, dtype):
     """The bytes of a float32 array as another dtype that holds its values."""
-    array = _host(array)
+    array = on_the_host(array)
     if array.dtype != np.float32:
         raise ValueError(f"the packed file holds float32, not {array.dtype}: cast the weights "
                          "before they are compressed")
@@ -162,7 +153,7 @@ def _encode(part, width, streams, claims=True):
 
 
 def _encode_codebook(part, width):
-    codes, entries = _host(part.codes), _host(part.entries)
+    codes, entries = on_the_host(part.codes), on_the_host(part.entries)
     used = np.unique(codes)
     again = np.zeros(max(entries.size, 1), codes.dtype)
     again[used] = np.arange(used.size)
@@ -183,7 +174,7 @@ def _encode_codebook(part, width):
 
 
 def _encode_sparse(part, width):
-    indices = _host(part.indices)
+    indices = on_the_host(part.indices)
     bits, count = position_code(indices)
     zeros = np.diff(indices, prepend=-1) - 1
     filled = zeros // (2**bits - 1) if bits else zeros
