@@ -6,6 +6,7 @@ from array_api_compat import array_namespace, device
 
 from ..inputs import moderate, one_of, real_array, root_of_price, whole
 from ..parts import Array, LowRank
+from ..svd import decompose
 
 
 def rank_ball(w: Array, rank: int) -> LowRank:
@@ -45,8 +46,7 @@ def rank_ball(w: Array, rank: int) -> LowRank:
         left, right = _whole_matrix(w)
     else:
         x, scale = moderate(w)
-        u, s, vt = xp.linalg.svd(x, full_matrices=False)
-        left, right = _truncated(u, s, vt, rank, scale)
+        left, right = _truncated(*decompose(x), rank, scale)
     return LowRank(xp.astype(left, w.dtype), xp.astype(right, w.dtype), tuple(w.shape))
 
 
@@ -108,7 +108,7 @@ def rank_selection(w: Array, alpha: float, mu: float,
     """
     xp, worth = _matrix(w), root_of_price(alpha, mu)
     x, scale = moderate(w)
-    u, s, vt = xp.linalg.svd(x, full_matrices=False)
+    u, s, vt = decompose(x)
     charge = rank_cost(cost, sum(w.shape), whole(positions, "positions", least=1))
     costs = [charge(r) for r in range(min(w.shape) + 1)]
     tails = xp.cumulative_sum(xp.flip(s * s), include_initial=True)  # of Σ_{i>r} σ_i², r descending

@@ -285,9 +285,10 @@ def _optimum(compression, w, mu):
 def _tail(w, term):
     """Σ σ² beyond the rank, the optimum by the theorem of Eckart and Young."""
     from ..projections.lowrank import as_matrix
+    from ..svd import decompose
 
     matrix = wide(as_matrix(w, term.scheme))
-    values = np.linalg.svd(matrix, compute_uv=False)
+    values = decompose(matrix)[1]
     return float(np.sum(values[term.rank:] ** 2))
 
 

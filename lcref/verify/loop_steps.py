@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..svd import decompose
 from ..tolerance import EPS, objective_slack
 from . import oracles
 from .properties import Violation
@@ -177,7 +178,7 @@ def rounding(s: Moment) -> float:
 
 def spectrum(X):
     """The least and the largest eigenvalue of XᵀX."""
-    singular = np.linalg.svd(X, compute_uv=False)
+    singular = decompose(X)[1]
     return float(singular[-1]) ** 2, float(singular[0]) ** 2
 
 

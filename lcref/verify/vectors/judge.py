@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ...svd import decompose
 from ..oracles import price, representable
 from . import Case, decode
 from .exact import fractions, powers
@@ -67,7 +68,7 @@ def numerical_rank(theta):
     if not largest:
         return 0
     near_1 = np.ldexp(theta, -int(np.frexp(largest)[1])).astype(np.float64)
-    sigma = np.linalg.svd(near_1, compute_uv=False)
+    sigma = decompose(near_1)[1]
     noise = 8 * max(theta.shape) * float(np.finfo(theta.dtype).eps) * sigma[0]
     return int(np.sum(sigma > noise))
 
