@@ -1,9 +1,13 @@
 """The L step for least squares, in closed form."""
+import warnings
 from typing import Any
 
-from array_api_compat import array_namespace, device
+from array_api_compat import array_namespace
 
 from .flat import check_targets
+from .inputs import finite, real_array
+from .svd import decompose
+from .tolerance import EPS, wide
 
 __all__ = ["LeastSquares"]
 
@@ -16,60 +20,80 @@ class LeastSquares:
 
         min over W of ½ ‖X Wᵀ − Y‖² + μ/2 ‖W − T‖²
 
-    The gradient (W Xᵀ − Yᵀ) X + μ (W − T) is zero where (XᵀX + μ I) Wᵀ = XᵀY + μ Tᵀ. Optimal
-    and unique because the objective is strictly convex for μ > 0. Without a target the problem
-    is plain least squares, and the solution of least norm is taken.
+    With X = U S Vᵀ the gradient, (W Xᵀ − Yᵀ) X + μ (W − T), is zero at
+
+        Wᵀ = Tᵀ + V (S + μ S⁻¹)⁻¹ (Uᵀ Y − S Vᵀ Tᵀ),
+
+    optimal and unique because the objective is strictly convex for μ > 0. Singular values of at
+    most max(n, inputs)·ε·σ₁ count as zero: in their directions W is T. Without a target the
+    problem is plain least squares, Wᵀ = V S⁻¹ Uᵀ Y: where X has a lower rank than inputs, so that
+    there are other solutions, that of least norm is taken, with a RuntimeWarning.
 
     Parameters
     ----------
-    x : array of shape (n, inputs), real floating
+    x : array of shape (n, inputs), real floating, neither 0
     y : array of shape (n, outputs), or (n,) for a W of shape (inputs,)
     name : str
         The parameter that is W, of shape (outputs, inputs) or (inputs,).
 
+    Attributes
+    ----------
+    rank : int
+        Of X, the singular values that count as zero left out.
+
     Raises
     ------
-    ValueError
-        x and y do not fit; in a call: mu is not positive, or there is another target than W's,
-        or params has no W of the right shape.
+    ValueError, TypeError
+        x and y do not fit, are empty, not finite or not real floating; in a call: mu is not
+        positive, or there is another target than W's, or params has no W of the right shape.
+    Diverged
+        In a call: W overflows. It carries params, state and step.
 
     Notes
     -----
-    XᵀX and XᵀY are formed once, O(n · inputs²); a call costs O(inputs³). The normal equations
-    square the condition number of X, which μ bounds: use float64. The state is passed on as it
-    is, and `step` makes no difference.
+    X is decomposed once, in float64, O(n · inputs · min(n, inputs)); a call costs O(inputs · rank ·
+    outputs). No XᵀX is formed, which would square the condition number of X. W is returned in its
+    own dtype. The state is passed on as it is.
     """
 
     def __init__(self, x: Array, y: Array, name: str = "weight"):
-        if x.ndim != 2 or y.ndim not in (1, 2) or x.shape[0] != y.shape[0]:
-            raise ValueError(f"x must be (n, inputs) and y (n, outputs) or (n,), got "
+        real_array(x, "x"), real_array(y, "y")
+        if x.ndim != 2 or y.ndim not in (1, 2) or x.shape[0] != y.shape[0] or 0 in x.shape:
+            raise ValueError(f"x must be (n, inputs), neither 0, and y (n, outputs) or (n,), got "
                              f"{tuple(x.shape)} and {tuple(y.shape)}")
         xp = array_namespace(x, y)
-        self.x, self.name = x, name
-        self.shape = (*y.shape[1:], x.shape[1])         # of W
-        self.y = xp.reshape(y, (x.shape[0], -1))        # (n, outputs)
-        self.gram, self.xty = x.T @ x, x.T @ self.y
+        self.x, self.name = wide(x), name
+        self.shape = (*y.shape[1:], x.shape[1])             # of W
+        self.y = xp.reshape(wide(y), (x.shape[0], -1))      # (n, outputs)
+        u, s, vt = decompose(self.x)
+        self.rank = r = int(xp.sum(xp.astype(s > max(x.shape) * EPS * s[0], xp.int64)))
+        self.uty, self.s, self.vt = u[:, :r].T @ self.y, s[:r, None], vt[:r, :]
 
     def __call__(self, params: Params, targets: Params, mu: float, step: int,
                  state: Any = None) -> tuple[Params, Any]:
         """Return (params, state) with the optimal W; the other parameters are as given."""
         check_targets(params, targets, mu)
         self._check(params, targets)
-        xp = array_namespace(self.x)
+        xp, w = array_namespace(self.x), params[self.name]
         if targets:
-            t = xp.reshape(targets[self.name], (-1, self.x.shape[1]))
-            eye = xp.eye(t.shape[1], dtype=t.dtype, device=device(t))
-            # (XᵀX + μ I) Wᵀ = XᵀY + μ Tᵀ
-            wt = xp.linalg.solve(self.gram + mu * eye, self.xty + mu * t.T)
+            tt = xp.reshape(wide(targets[self.name]), (-1, self.x.shape[1])).T  # Tᵀ
+            # Wᵀ = Tᵀ + V (S + μ S⁻¹)⁻¹ (Uᵀ Y − S Vᵀ Tᵀ)
+            wt = tt + self.vt.T @ ((self.uty - self.s * (self.vt @ tt)) / (self.s + mu / self.s))
         else:
-            wt = xp.linalg.pinv(self.x) @ self.y
-        return {**params, self.name: xp.reshape(wt.T, self.shape)}, state
+            if self.rank < self.x.shape[1]:
+                warnings.warn(f"x has rank {self.rank}, but {self.x.shape[1]} inputs: of many "
+                              "least-squares solutions that of least norm is taken",
+                              RuntimeWarning, stacklevel=2)
+            wt = self.vt.T @ (self.uty / self.s)
+        new = {self.name: xp.astype(xp.reshape(wt.T, self.shape), w.dtype)}
+        finite(new, "W", {"params": params, "state": state, "step": step})
+        return {**params, **new}, state
 
     def loss(self, params: Params) -> float:
         """Return ½ ‖X Wᵀ − Y‖²."""
         self._check(params, {})
         xp = array_namespace(self.x)
-        w = xp.reshape(params[self.name], (-1, self.x.shape[1]))
+        w = xp.reshape(wide(params[self.name]), (-1, self.x.shape[1]))
         return 0.5 * float(xp.sum((self.x @ w.T - self.y) ** 2))
 
     def _check(self, params, targets):

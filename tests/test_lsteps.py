@@ -806,10 +806,56 @@ def test_least_squares_of_a_vector_is_that_of_one_output():
 
 
 def test_least_squares_without_a_target_is_the_solution_of_least_norm():
-    dependent = np.column_stack([X, X[:, 0] + X[:, 1]])
-    w = np.zeros((3, 5))
-    params, _ = LeastSquares(dependent, Y)({"weight": w}, {}, 1.0, 0)
-    np.testing.assert_allclose(params["weight"], np.linalg.lstsq(dependent, Y)[0].T, atol=1e-12)
+    step, w = LeastSquares(DEPENDENT, Y), np.zeros((3, 5))
+    with pytest.warns(RuntimeWarning, match="x has rank 4, but 5 inputs.* of least norm"):
+        params, _ = step({"weight": w}, {}, 1.0, 0)
+    np.testing.assert_allclose(params["weight"], np.linalg.lstsq(DEPENDENT, Y)[0].T, atol=1e-12)
+    assert step.rank == 4 and LeastSquares(X, Y).rank == 4
+
+
+DEPENDENT = np.column_stack([X, X[:, 0] + X[:, 1]])     # of rank 4
+
+
+@pytest.mark.parametrize("mu", [1e-300, 1e-30, 1e-16, 1e-9, 0.3, 1e9, 1e300])
+def test_dependent_columns_keep_the_target_where_the_loss_says_nothing(mu):
+    # X (1, 1, 0, 0, -1)ᵀ = 0, so the minimiser has T's component along that vector, whatever mu;
+    # in the other directions it tends to least squares as μ → 0 and to T as μ → ∞.
+    null = np.array([1, 1, 0, 0, -1]) / math.sqrt(3)
+    target = np.random.default_rng(3).normal(size=(3, 5))
+    params, _ = LeastSquares(DEPENDENT, Y)({"weight": 0 * target}, {"weight": target}, mu, 0)
+    w = params["weight"]
+    np.testing.assert_allclose(w @ null, target @ null, rtol=0, atol=1e-13)
+    exact = {True: np.linalg.lstsq(DEPENDENT, Y)[0].T @ (np.eye(5) - np.outer(null, null))
+             + np.outer(target @ null, null), False: target}
+    if not 1e-16 < mu < 1e16:   # ‖W − its limit‖ is about μ/σ² or σ²/μ, and σ² is about 10
+        np.testing.assert_allclose(w, exact[mu < 1], rtol=0, atol=1e-12)
+    gradient = (w @ DEPENDENT.T - Y.T) @ DEPENDENT + min(mu, 1e9) * (w - target)
+    assert mu > 1 or np.abs(gradient).max() < 1e-12
+
+
+@pytest.mark.parametrize("scale", [1e-150, 1e-7, 1e7, 1e150])
+def test_the_condition_of_x_is_not_squared_and_no_magnitude_of_x_overflows(scale):
+    # Two columns that differ by 1e-7: XᵀX would be singular to working precision.
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(30, 1)) + [[0, 1e-7]] * rng.normal(size=(30, 1))
+    w = np.array([[2.0, -1.0]]) / scale
+    params, _ = LeastSquares(scale * x, x @ (scale * w.T))({"weight": w}, {}, 1.0, 0)
+    np.testing.assert_allclose(scale * params["weight"], [[2.0, -1.0]], rtol=1e-7)
+
+
+def test_least_squares_that_overflow_are_an_error_with_the_weights_as_they_were():
+    step, start = LeastSquares(1e-200 * X, 1e200 * Y), {"weight": W}
+    with np.errstate(over="ignore", invalid="ignore"), pytest.raises(Diverged) as error:
+        step(start, {}, 1.0, 7, "state")
+    assert error.value.params is start and error.value.state == "state" and error.value.step == 7
+
+
+def test_least_squares_answer_in_the_dtype_of_the_weights():
+    w = W.astype(np.float32)
+    expected, _ = LeastSquares(X, Y)({"weight": W}, {"weight": TARGET}, 0.3, 0)
+    params, _ = LeastSquares(X, Y)({"weight": w}, {"weight": TARGET}, 0.3, 0)
+    assert params["weight"].dtype == np.float32
+    np.testing.assert_allclose(params["weight"], expected["weight"], rtol=2**-23)
 
 
 def test_the_loss_of_least_squares_is_half_the_sum_of_squares():
@@ -835,6 +881,14 @@ def test_least_squares_rejects_what_does_not_fit():
         LeastSquares(X, Y[:-1])
     with pytest.raises(ValueError, match=r"\(23,\) and \(23, 3\)"):
         LeastSquares(X[:, 0], Y)
+    for name, x, y in [("x", X.astype(int), Y), ("y", X, Y.astype(complex)), ("x", [[1.0]], Y)]:
+        with pytest.raises(TypeError, match=f"^{name} must"):
+            LeastSquares(x, y)
+    for name, x, y in [("x", X * np.nan, Y), ("y", X, Y + math.inf)]:
+        with pytest.raises(ValueError, match=f"^{name} has a NaN or an infinity"):
+            LeastSquares(x, y)
+    with pytest.raises(ValueError, match="neither 0"):
+        LeastSquares(X[:0], Y[:0])
     with pytest.raises(ValueError, match=r"'weight' of shape \(3, 4\), got .*'w'"):
         LeastSquares(X, Y)(PARAMS, {}, 1.0, 0)
     with pytest.raises(ValueError, match=r"'w' of shape \(4,\)"):
