@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 
-from lcref import cli, lc, resume
+from lcref import cli, lc, nets, resume
 from lcref.compressions import Task
 from lcref.folder import write_whole
 from lcref.lsteps import LBFGS, SGD, LeastSquares
@@ -274,6 +275,34 @@ def test_from_every_checkpoint_each_l_step_goes_on_to_the_same_bits(kind, text, 
         assert result.last.lam["weight"].tobytes() == expected.last.lam["weight"].tobytes()
         assert without_seconds(result.history) == without_seconds(expected.history)
         assert result.direct["weight"].tobytes() == expected.direct["weight"].tobytes()
+
+
+def test_alexnet_goes_on_to_the_same_bits_dropout_included(tmp_path):
+    net, rng = nets.build("alexnet", (3, 67, 67), 5), np.random.default_rng(0)
+    x, labels = rng.normal(size=(6, 3, 67, 67)).astype(np.float32), np.arange(6) % 5
+    start = net.init(rng)
+    tasks, schedule = [Task(["fc8.weight"], parse("binary(scale=True)"))], lc.Schedule(0.1, 1.5, 1)
+
+    def whole(record, stop=None):
+        def pause(make):
+            if record.now.setdefault("batches", 0) == stop:
+                record.write(params=make()[0], state=make()[1])
+                raise Killed
+            record.now["batches"] += 1
+        l_step = SGD(nets.value_and_grad(net), x, labels, lr=1e-3, batch=2, epochs=2, draws=True,
+                     pause=pause)
+        return resume.compress(record, start, tasks, l_step, schedule)
+    expected = whole(resume.Record())
+    for stop, go_on in [(4, False), (None, True)]:
+        with resume.Folder(tmp_path / "out") as folder:
+            record = resume.Record(folder, {"command": "x"}, 1e9, resume=go_on)
+            with pytest.raises(Killed) if stop else nullcontext():
+                result = whole(record, stop)
+    assert record.now["batches"] == 4 + 1   # the fifth batch was not counted, and the sixth was
+    assert net.random and start.keys() == result.params.keys()
+    for name in start:
+        assert result.params[name].tobytes() == expected.params[name].tobytes(), name
+        assert name == "fc8.weight" or (result.params[name] != start[name]).any()
 
 
 # ----- signals -----------------------------------------------------------------------------------
