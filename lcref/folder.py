@@ -34,7 +34,7 @@ __all__ = ["Folder", "read_settings", "same", "sha256"]
 KEPT = 2
 SETTINGS, LOCK = "settings.json", ".lock"
 NAME = re.compile(r"checkpoint-(\d{6,})\.npz")
-LEFT = (".settings.json", ".checkpoint.npz", ".history.json", ".weights.npz-*", ".writing")
+LEFT = (".settings.json", ".checkpoint.npz", ".history.json", ".*.npz-*", ".lcref-*", ".writing")
 DAMAGED = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError,
            RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
 

@@ -600,7 +600,7 @@ def test_what_a_killed_process_left_half_written_is_removed(stopped):
     out, whole = stopped
     (out / ".checkpoint.npz").write_bytes(b"half")
     (out / ".settings.json").write_bytes(b"half")
-    for name in (".writing", ".weights.npz-abcd"):
+    for name in (".writing", ".weights.npz-abcd", ".last-good.npz-abcd", ".lcref-abcd"):
         (out / name).mkdir()
         (out / name / "part").write_bytes(b"half")
     assert run("compress", "--resume", out) == 0
