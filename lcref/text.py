@@ -49,8 +49,9 @@ def _one_line(text):
 
 
 def _at(text, column, message):
-    """The error that shows the text with a caret under the column."""
-    return ValueError(f"{message}\n  {text}\n  {' ' * column}^")
+    """The error that shows the text, or 200 characters of it, with a caret under the column."""
+    first = max(0, min(column, len(text)) - 150)
+    return ValueError(f"{message}\n  {text[first:first + 200]}\n  {' ' * (column - first)}^")
 
 
 def _parse(text, start):
@@ -103,7 +104,7 @@ def _build(node, fail):
         fail(node, f"{name} needs {', '.join(map(repr, missing))}")
     try:
         return KINDS[name](*inner, **options)
-    except ValueError as error:
+    except (OverflowError, ValueError) as error:    # 10**400 is no float
         return fail(node, str(error))
 
 
@@ -118,6 +119,8 @@ def _option(kind, keyword, call, fail):
         fail(keyword, f"{kind.__name__.lower()} has no {keyword.arg!r}"
                       f"{did_you_mean(str(keyword.arg), known)}")
     try:
-        return ast.literal_eval(keyword.value)
+        value = ast.literal_eval(keyword.value)
+        repr(value)     # a whole number of more digits than Python writes has none
+        return value
     except (TypeError, ValueError):
         return fail(keyword.value, f"{keyword.arg} must be a plain number, or text in quotes")

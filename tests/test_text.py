@@ -243,3 +243,54 @@ def test_a_choice_that_is_a_numpy_scalar_reads_back_to_an_equal_one(compression)
 def test_a_text_a_dict_or_a_number_is_no_codebook(codebook):
     with pytest.raises(ValueError, match="codebook must be a list"):
         parse(f"quantize(codebook={codebook})")
+
+
+# ---- any text
+
+def read_back_or_shown(text):
+    """A text is read as what reads back to an equal one, or its mistake has its place shown."""
+    try:
+        compression = parse(text)
+    except ValueError as error:
+        message, line, pointer = str(error).split("\n")
+        assert message and pointer.strip() == "^" and len(line) <= 202
+        assert pointer.index("^") <= len(line)
+        return False
+    assert parse(str(compression)) == compression
+    return True
+
+
+@given(st.text(max_size=30) | st.text("eachsum(binary)[]{}=,.+-*'\"0129_#\\\0\n κ🙂１", max_size=60))
+def test_any_text_is_read_or_its_mistake_shown(text):
+    read_back_or_shown(text)
+
+
+PIECES = ["True", "None", "...", "1e400", "1" + "0" * 400, "0x" + "f" * 5000, "-0x" + "f" * 5000,
+          "9" * 5000, "inf", "-1", "1j", "b'2'", "'a'", "{1}", "{1: 2}", "()", "[[1]]", "1_0",
+          "0.1", "lambda: 0", "*a", "**b", "k=", "quantize(", "(", "each(", "sum(", "binary()",
+          " + ", "--", "f'{1}'", "#", "\0", "\n", "κ", "１", "\u200b", ",", ")", "]", "x" * 300]
+
+
+@given(COMPRESSIONS.map(str), st.lists(st.tuples(st.integers(0, 300), st.integers(0, 6),
+                                                 st.sampled_from(PIECES)), min_size=1, max_size=4))
+def test_a_text_that_was_changed_anywhere_is_read_or_its_mistake_shown(text, changes):
+    for start, length, piece in changes:
+        start %= len(text) + 1
+        text = text[:start] + piece + text[start + length:]
+    read_back_or_shown(text)
+
+
+@pytest.mark.parametrize("text", [
+    "(" * 10_000, "[" * 10_000, "each(" * 3000, "each(" * 3000 + "binary()" + ")" * 3000,
+    "-" * 10_000 + "1", "+".join(["binary()"] * 5000), "quantize(k=" + "-" * 5000 + "1)",
+    "quantize(codebook=" + "[" * 150 + "]" * 150 + ")", "binary() + " * 50 + "bin", "a" * 10_000,
+    "prune(radius=" + "9" * 400 + ")", "quantize(k=0x" + "f" * 5000 + ")"])
+def test_a_text_beyond_all_measure_is_refused_with_the_place_in_200_characters_of_it(text):
+    assert not read_back_or_shown(text)
+
+
+def test_the_caret_is_under_the_mistake_in_the_200_characters_of_a_long_text():
+    with pytest.raises(ValueError) as caught:
+        parse("binary() + " * 50 + "bin + " + "binary() + " * 50 + "binary()")
+    line, pointer = str(caught.value).split("\n")[1:]
+    assert len(line) == 202 and line[pointer.index("^"):].startswith("bin + binary()")
