@@ -72,13 +72,12 @@ def _find(root):
 
 def _read_binary(path):
     """Return (pixels, labels) of a file of records: a byte for the label, 3072 for the image."""
-    content = path.read_bytes()
-    size = IMAGES * (1 + VALUES)
+    found, size = path.stat().st_size, IMAGES * (1 + VALUES)
     fix = "extract cifar-10-binary.tar.gz anew"
-    if len(content) != size:
-        raise ValueError(f"{path} is truncated or damaged: it has {len(content)} bytes, {IMAGES} "
-                         f"images have {size}; {fix}")
-    records = np.frombuffer(content, np.uint8).reshape(IMAGES, 1 + VALUES)
+    if found != size:
+        raise ValueError(f"{path} is truncated or damaged: it has {found} bytes, {IMAGES} images "
+                         f"have {size}; {fix}")
+    records = np.frombuffer(path.read_bytes(), np.uint8).reshape(IMAGES, 1 + VALUES)
     if records[:, 0].max() > 9:
         i = int(np.argmax(records[:, 0] > 9))
         raise ValueError(f"{path}: label {i} is {records[i, 0]}, not one of 0 to 9; {fix}")

@@ -1,5 +1,6 @@
 """MNIST and Fashion-MNIST: files in the IDX format, gzipped or not."""
 import gzip
+import itertools
 import math
 import zlib
 
@@ -9,6 +10,7 @@ from .dataset import FIX, Dataset, data_folder
 
 __all__ = ["load_mnist", "load_fashion_mnist"]
 
+CHUNK, LARGEST = 1 << 20, 1 << 28   # bytes read at a time, and at most: MNIST has 47 million
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049     # 0x803: bytes, 3 axes; 0x801: bytes, 1 axis
 IDX_FILES = {
     "x_train": ("train-images", IMAGES_MAGIC), "y_train": ("train-labels", LABELS_MAGIC),
@@ -101,10 +103,13 @@ def _read_idx(path, magic):
 
 
 def _read_bytes(path):
-    if path.suffix != ".gz":
-        return path.read_bytes()
+    """The content of a file, or as much of it as is surely too much."""
+    gzipped = path.suffix == ".gz"
     try:
-        with gzip.open(path) as f:
-            return f.read()
+        with (gzip.open if gzipped else open)(path, "rb") as f:
+            chunks = iter(lambda: f.read(CHUNK), b"")
+            return b"".join(itertools.islice(chunks, LARGEST // CHUNK))
     except (EOFError, OSError, zlib.error) as error:
+        if not gzipped:
+            raise
         raise ValueError(f"{path} is truncated or no gzip file: {error}") from error
