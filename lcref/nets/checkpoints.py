@@ -2,7 +2,6 @@
 import os
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -10,58 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from .. import storage
+from ..tensors import read_npz, read_tensors
 from .net import Net
 
 __all__ = ["read_npz", "read_params", "read_tensors", "write_npz"]
 
 PREFIX = "module."                      # of the names of a net inside PyTorch's DataParallel
-DAMAGED = (AttributeError, EOFError, MemoryError, OSError, OverflowError, RuntimeError, TypeError,
-           ValueError, zipfile.BadZipFile, zlib.error)      # what np.load raises on such files
 COUNTERS = ".num_batches_tracked"       # of PyTorch's batch normalisation, which nothing needs
-
-
-def read_npz(file: str | PathLike) -> dict[str, Any]:
-    """Return the arrays of an .npz file by name, such as a state dict saved from PyTorch.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no such file; it is not an .npz file of plain arrays.
-    """
-    try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {file}") from None
-    except DAMAGED:
-        arrays = {"": None}
-    if not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise ValueError(f"{file} is not an .npz file of plain arrays; of PyTorch, save a state "
-                         "dict as .safetensors")
-    return arrays
-
-
-def read_tensors(file: str | PathLike) -> dict[str, Any]:
-    """Return the arrays of an .npz or .safetensors file by name; the ending says which it is.
-
-    Of a packed file (`lcref.storage`) the tensors are decompressed.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There is no such file; it is not of its kind, or is damaged.
-    """
-    if Path(file).suffix.lower() != ".safetensors":
-        return storage.load(file).decompress() if storage.is_packed(file) else read_npz(file)
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-    try:
-        return load_file(file)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"no file {file}") from None
-    except (AttributeError, OSError, KeyError, TypeError, SafetensorError) as error:
-        raise ValueError(f"{file} is not a .safetensors file of NumPy's dtypes: {error}") from None
 
 
 def read_params(file: str | PathLike, net: Net, dtype: Any = np.float32) -> dict[str, Any]:

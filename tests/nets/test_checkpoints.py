@@ -9,6 +9,8 @@ import re
 import struct
 import subprocess
 import sys
+import tracemalloc
+import warnings
 import zipfile
 
 import numpy as np
@@ -303,6 +305,24 @@ def test_members_that_are_no_arrays_are_refused(tmp_path):
 def test_a_header_that_promises_more_than_there_is_is_refused(rows, tmp_path):
     assert_refused(zipped(tmp_path / "w.npz", {"fc1.weight.npy": npy((rows, 8), bytes(96)),
                                                "fc1.bias.npy": npy((3,), bytes(12))}))
+
+
+def test_memory_is_not_taken_for_what_a_header_promises(tmp_path):
+    path = zipped(tmp_path / "w.npz", {"fc1.weight.npy": npy((10**7, 8), bytes(96))})
+    tracemalloc.start()
+    assert_refused(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("again", ["fc1.bias.npy", "fc1.bias"])
+def test_a_name_that_is_there_twice_is_refused(again, tmp_path):
+    path = save(tmp_path / "w.npz", drawn())
+    with zipfile.ZipFile(path, "a") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")     # of zipfile
+        archive.writestr(again, npy((3,), bytes(12)))
+    with pytest.raises(ValueError, match="holds 'fc1.bias' twice"):
+        read_tensors(path)
 
 
 @pytest.mark.parametrize("dtype, width", [("BF16", 2), ("F8_E4M3", 1), ("F8_E5M2", 1)])
