@@ -137,7 +137,7 @@ class Function:
         outcome: Future[Any] = Future()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             if self.seconds < math.inf:
-                (thread := _thread(self._run, arguments, outcome)).join(self.seconds)
+                (thread := _thread(self._run, arguments, outcome)).join(min(self.seconds, 1e9))
             else:
                 self._run(arguments, outcome)
         if not outcome.done():
@@ -248,7 +248,7 @@ class _Process:
         """Send a line; the line that comes back, or None where the output has ended."""
         self.threads[2:] = [_thread(self._write, line)]     # a full pipe must not block
         try:
-            return self.lines.get(timeout=seconds)
+            return self.lines.get(timeout=min(seconds, 1e9))
         except queue.Empty:
             raise Hang(seconds) from None
 
