@@ -283,7 +283,7 @@ def kind_of(name: str, compression: str | None = None) -> Kind:
             raise ValueError("kind sum needs a compression text, such as "
                              "'quantize(k=2) + prune(kappa=3)'")
         return of_sum(compression)
-    if compression:
+    if compression is not None:
         raise ValueError(f"a compression text goes with kind sum, not with {name}")
     if name == "lc":
         return LOOP
