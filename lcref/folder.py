@@ -203,13 +203,17 @@ class Folder:
         for file in reversed(files):
             try:
                 members = _read(file)
+                there = json.loads(members.pop("run").tobytes())
+                tree = put_together(members.pop("tree").tobytes().decode(), members)
+                if not isinstance(tree, dict):
+                    raise ValueError("it holds no names")
             except DAMAGED as error:
                 print(f"lcref: {file} is damaged, and passed over: {' '.join(str(error).split())}",
                       file=sys.stderr)
                 continue
-            same(json.loads(members.pop("run").tobytes()), run, str(file))
+            same(there, run, str(file))
             self.kept = [file]
-            return put_together(members.pop("tree").tobytes().decode(), members)
+            return tree
         if files:
             raise ValueError(f"all checkpoints in {self.path} are damaged; delete them to start "
                              "over")
