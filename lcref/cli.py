@@ -1,17 +1,20 @@
 """The command line. One verb a task; results on standard output, everything else on standard error.
 
 Exit status: 0 done, 1 the answer is no, 2 wrong usage or input, or a file that cannot be written,
-130 interrupted by SIGINT, 143 by SIGTERM.
+130 interrupted by SIGINT, 143 by SIGTERM, 141 where nobody reads standard output any more.
 """
 
 import argparse
+import difflib
 import importlib
+import os
 import sys
+from contextlib import suppress
 
 from . import __version__
-from .flags import (WEIGHTS, add_checkpoint_flags, add_compression_flags, add_loop_flags,
-                    add_net_flags, add_output_flags, add_result_flags, add_sgd_flags, add_threads,
-                    epochs, flag, path)
+from .flags import (COUNT, NUMBER, POSITIVE, SOME, WEIGHTS, add_checkpoint_flags,
+                    add_compression_flags, add_loop_flags, add_net_flags, add_output_flags,
+                    add_result_flags, add_sgd_flags, add_threads, epochs, flag, path)
 from .text import kinds
 
 CALLS = (
@@ -22,6 +25,7 @@ CALLS = (
     "codebook_l0(w, codebook, kappa), scaled_binary_l0(w, kappa), kmeans_l0(w, k, kappa), "
     "sum(w) with --compress, lc(X, y, w, projection, budget, mu0, a, steps, penalty)")
 INPUT_ERRORS = (ValueError, TypeError, OSError, FloatingPointError, OverflowError)
+LONGEST = 1000      # characters of a line of a message: the middle of a longer one is left out
 
 
 def main(argv=None):
@@ -29,23 +33,73 @@ def main(argv=None):
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal without Greek letters
-    args = _arguments(argv)
     try:
-        return args.run(args)
+        args = _arguments(argv)
+    except SystemExit as end:   # of argparse, which has said why
+        return end.code
+    try:
+        status = args.run(args)
+        print(end="", flush=True)
+        return status
     except KeyboardInterrupt as stop:
         print(f"lcref {args.verb}: {stop or 'interrupted'}", file=sys.stderr)
         return getattr(stop, "status", 130)
-    except INPUT_ERRORS as error:
+    except BrokenPipeError:
+        _close_output()
+        return 141
+    except Exception as error:
+        _close_output()
         if args.debug:
             raise
-        print(f"lcref {args.verb}: error: {error}", file=sys.stderr)
+        print(f"lcref {args.verb}: error: {_said(error)}", file=sys.stderr)
         return 2
+
+
+def _close_output():
+    """Let standard output, where it takes no more, not fail once more when Python ends."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _said(error):
+    """The message of an error: one line, or the three of a text with a caret under its mistake."""
+    text, kind = str(error), type(error).__name__
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = f"memory does not suffice: {text or 'out of memory'}"
+    elif not isinstance(error, INPUT_ERRORS):
+        text = f"this is a mistake of lcref itself, {kind}: {text}; --debug shows the traceback"
+    return "\n".join(map(_line, text.split("\n") if text.endswith("^") else [text])) or kind
+
+
+def _line(text):
+    """A text as one line that any terminal can show."""
+    text = "".join(c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}"
+                   for c in text)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST // 2]} ... {text[-LONGEST // 4:]}"
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message):
+        self.exit(2, f"{self.prog}: error: {_line(message)} (see {self.prog} --help)\n")
 
 
 def _arguments(argv):
     """The flags; of a run to resume also those that were given, by name, as `given`."""
     parser, verbs = _parser()
-    args = parser.parse_args(argv)
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        flags = [name for action in verbs[args.verb]._actions for name in action.option_strings]
+        name = unknown[0].partition("=")[0]
+        near = f"; did you mean {difflib.get_close_matches(name, flags, 1, 0)[0]}?"
+        verbs[args.verb].error(f"unrecognized arguments: {' '.join(unknown)}" + near * (
+            name.startswith("-")))
     if getattr(args, "resume", None):
         verb, unset = verbs[args.verb], object()
         verb.set_defaults(**{name: unset for name in vars(args)
@@ -59,7 +113,7 @@ def _arguments(argv):
 
 def _parser():
     """The parser, and those of the commands by name."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lcref", allow_abbrev=False, description="The reference implementation of the "
         "learning-compression (LC) algorithm for additive combinations of compressions.")
     parser.add_argument("--version", action="version", version=f"lcref {__version__}")
@@ -80,7 +134,7 @@ def _add_compress(verbs):
     verb.set_defaults(run=_command("experiment", "run"))
     net = verb.add_argument_group("the net and its data")
     add_net_flags(net)
-    flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=int,
+    flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=COUNT,
          metavar="N")
     add_compression_flags(verb.add_argument_group("the compression"))
     add_loop_flags(verb.add_argument_group("the LC algorithm"))
@@ -103,7 +157,8 @@ def _add_train(verbs):
     flag(group, "--optimizer", "lbfgs takes the whole training set at a time, for nets without "
          "dropout and normalisation; it ignores --lr, --batch and what else steers SGD",
          "sgd", choices=("sgd", "lbfgs"))
-    flag(group, "--epochs", "epochs of SGD, or iterations of L-BFGS", 60, type=int, metavar="N")
+    flag(group, "--epochs", "epochs of SGD, or iterations of L-BFGS", 60, type=COUNT,
+         metavar="N")
     flag(group, "--milestones", "epochs, counted from 0, from each of which on the rate is a "
          "tenth of what it was, such as 100,150 (default: none)", type=epochs, metavar="E,E")
     add_sgd_flags(group)
@@ -161,7 +216,7 @@ def _add_bench(verbs):
         "programs that run meanwhile spoil it.")
     verb.set_defaults(run=_command("bench", "run"))
     flag(verb, "--net", "only this one: lenet300, lenet5 or resnet20", metavar="NET")
-    flag(verb, "--turns", "turns that are counted, of each", 7, type=int, metavar="N")
+    flag(verb, "--turns", "turns that are counted, of each", 7, type=SOME, metavar="N")
     add_threads(verb, "threads of each of the two")
     add_output_flags(verb, None)
 
@@ -181,12 +236,12 @@ def _add_verify(verbs):
     verb.add_argument("--as", dest="kind", required=True, metavar="KIND", help="what it claims "
                       "to be")
     flag(verb, "--compress", "the sum, for kind sum", metavar="TEXT")
-    flag(verb, "--max-examples", "inputs for each property", 100, type=int, metavar="N")
+    flag(verb, "--max-examples", "inputs for each property", 100, type=SOME, metavar="N")
     flag(verb, "--claims", "optional properties that it claims to have: names with commas, or "
          "all", metavar="NAMES", action="append")
     flag(verb, "--expect-fail", "a property that is known to fail, as NAME=reason; repeat it for "
          "more; one that passes fails", metavar="NAME=reason", action="append")
-    flag(verb, "--time-limit", "seconds for one call", 10.0, type=float, metavar="S")
+    flag(verb, "--time-limit", "seconds for one call", 10.0, type=POSITIVE, metavar="S")
     add_result_flags(verb)
 
 
@@ -205,9 +260,9 @@ def _add_certify(verbs):
          metavar="TEXT")
     flag(verb, "--task", "compression of the tensors named; repeat it for more", metavar="TEXT",
          action="append")
-    flag(verb, "--mu", "the penalty μ, for the penalty forms", type=float, metavar="MU")
+    flag(verb, "--mu", "the penalty μ, for the penalty forms", type=POSITIVE, metavar="MU")
     flag(verb, "--max-excess", "how far above the best known point the objective may be, as a "
-         "share of it", 0.0, type=float, metavar="R")
+         "share of it", 0.0, type=NUMBER, metavar="R")
     add_result_flags(verb)
 
 

@@ -56,7 +56,8 @@ def run(args) -> int:
     """lcref compress: run the job, or go on with it, print the result, then write it."""
     args = resume.arguments(args)
     with nets.threads(args.threads):
-        job = _prepare(args)
+        with resume.blaming(args):
+            job = _prepare(args)
         with resume.opened(args, run_of(args, job.dataset, job.net, job.params)) as record:
             with job.progress, _last_good(args, record):
                 reference, trained = _reference(job, record)
@@ -101,11 +102,9 @@ def _prepare(args):
     """The Job, or an error: everything that can be wrong is looked at here."""
     if args.compress is not None and args.task:
         raise ValueError("give either --compress for all weights or --task, not both")
-    if args.seed < 0 or args.reference_epochs < 0:
-        raise ValueError("--seed and --reference-epochs must be at least 0")
     if args.out:
         check_writable(args.out)
-    schedule = lc.Schedule(args.mu0, args.growth, args.steps, args.penalty)
+    schedule = _schedule(args)
     compression = parse(COMPRESSION if args.compress is None else args.compress)
     tasks = tuple(parse_task(text) for text in args.task or ())
     dataset, net = problem(args)
@@ -119,6 +118,14 @@ def _prepare(args):
     for task in tasks:
         check_budget(task.compression, {name: params[name] for name in task.names})
     return _with_training(args, dataset, net, params, tasks, schedule)
+
+
+def _schedule(args):
+    """The penalties; an error names the flags, which have other names than the arguments."""
+    try:
+        return lc.Schedule(args.mu0, args.growth, args.steps, args.penalty)
+    except ValueError as error:
+        raise ValueError(f"--mu0, --growth and --steps: {error}") from None
 
 
 def _with_training(args, dataset, net, params, tasks, schedule):

@@ -1,6 +1,7 @@
 """The flags that commands share."""
 
 import argparse
+import math
 from pathlib import Path
 
 # What may differ where a run goes on; of the reference the weights may not.
@@ -9,6 +10,31 @@ COMPRESSION = "each(quantize(k=2)) + prune(keep=0.01)"
 NETS = ("linear, lenet300, lenet5, nin, resnet20, resnet32, resnet44, resnet56, resnet110, vgg16 "
         "or alexnet")
 WEIGHTS = ".npz or .safetensors under PyTorch's names, of this --net and --activation"
+
+
+def number(kind, what, holds):
+    """A type of argparse: a text as a number for which `holds`; else the error says `what`."""
+    def read(text):
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not holds(value):
+            raise argparse.ArgumentTypeError(f"takes {what}, not {text!r:.60}")
+        return value
+    return read
+
+
+COUNT = number(int, "a whole number, at least 0", lambda n: n >= 0)
+SOME = number(int, "a whole number, at least 1", lambda n: n >= 1)
+THREADS = number(int, "a whole number from 1 to 1024", lambda n: 1 <= n <= 1024)
+POSITIVE = number(float, "a positive finite number", lambda x: 0 < x < math.inf)
+FINITE = number(float, "a finite number, at least 0", lambda x: 0 <= x < math.inf)
+NUMBER = number(float, "a number, at least 0", lambda x: x >= 0)
+DECAY = number(float, "a positive number, at most 1", lambda x: 0 < x <= 1)
+MOMENTUM = number(float, "a number, at least 0 and under 1", lambda x: 0 <= x < 1)
+GROWTH = number(float, "a finite number, at least 1", lambda x: 1 <= x < math.inf)
+MU = number(float, "a finite number, at least 1e-300", lambda x: 1e-300 <= x < math.inf)
 
 
 def add_result_flags(verb):
@@ -20,8 +46,8 @@ def add_result_flags(verb):
 
 def path(text):
     """A path that is not empty: an unset shell variable is a mistake, not the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("an empty path")
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("an empty path, or one with a NUL")
     return Path(text)
 
 
@@ -61,7 +87,7 @@ def add_net_flags(group, reference=True):
 
 def add_threads(group, text="cores to use; a run repeats bit for bit with any number"):
     """--threads."""
-    flag(group, "--threads", text, 1, type=int, metavar="N")
+    flag(group, "--threads", text, 1, type=THREADS, metavar="N")
 
 
 def add_compression_flags(group):
@@ -79,30 +105,30 @@ def add_compression_flags(group):
 
 def add_loop_flags(group):
     """The LC algorithm: its steps, penalties and the epochs of each L step."""
-    flag(group, "--steps", "LC steps", 30, type=int, metavar="N")
-    flag(group, "--mu0", "first penalty μ0", 1e-3, type=float, metavar="MU")
-    flag(group, "--growth", "μ = μ0·A^k in step k", 1.2, type=float, metavar="A")
+    flag(group, "--steps", "LC steps", 30, type=SOME, metavar="N")
+    flag(group, "--mu0", "first penalty μ0", 1e-3, type=MU, metavar="MU")
+    flag(group, "--growth", "μ = μ0·A^k in step k", 1.2, type=GROWTH, metavar="A")
     flag(group, "--penalty", "with multipliers, or without", "augmented",
          choices=("augmented", "quadratic"))
-    flag(group, "--epochs", "epochs an L step", 10, type=int, metavar="N")
+    flag(group, "--epochs", "epochs an L step", 10, type=COUNT, metavar="N")
     flag(group, "--first-epochs", "epochs of the first L step (default: as many as the others)",
-         type=int, metavar="N")
-    flag(group, "--lr-decay", "the rate is RATE·D^k in step k", 0.98, type=float, metavar="D")
+         type=COUNT, metavar="N")
+    flag(group, "--lr-decay", "the rate is RATE·D^k in step k", 0.98, type=DECAY, metavar="D")
 
 
 def add_sgd_flags(group):
     """SGD's settings."""
-    flag(group, "--lr", "learning rate", 0.05, type=float, metavar="RATE")
+    flag(group, "--lr", "learning rate", 0.05, type=POSITIVE, metavar="RATE")
     flag(group, "--epoch-decay", "the rate falls by this factor with each epoch, in each L step "
-         "anew", 1.0, type=float, metavar="D")
-    flag(group, "--momentum", "Nesterov's momentum", 0.9, type=float, metavar="M")
-    flag(group, "--weight-decay", "ω of ω/2 ‖w‖², for all parameters", 0.0, type=float,
+         "anew", 1.0, type=DECAY, metavar="D")
+    flag(group, "--momentum", "Nesterov's momentum", 0.9, type=MOMENTUM, metavar="M")
+    flag(group, "--weight-decay", "ω of ω/2 ‖w‖², for all parameters", 0.0, type=FINITE,
          metavar="W")
-    flag(group, "--batch", "inputs in a batch", 64, type=int, metavar="N")
+    flag(group, "--batch", "inputs in a batch", 64, type=SOME, metavar="N")
     group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
                        help="flip and move the images of training, where the data set does "
                        "(cifar10)")
-    flag(group, "--seed", "of the initial weights and of the batches", 0, type=int, metavar="N")
+    flag(group, "--seed", "of the initial weights and of the batches", 0, type=COUNT, metavar="N")
     add_threads(group)
 
 
@@ -114,7 +140,7 @@ def add_checkpoint_flags(group, after):
          "--reference must be the same", type=path, metavar="DIR")
     flag(group, "--checkpoint-minutes", f"with --out, how often a checkpoint is written besides "
          f"the one after every {after}; the last two are kept until the run has ended", 10.0,
-         type=float, metavar="N")
+         type=NUMBER, metavar="N")
 
 
 def add_output_flags(group, written):

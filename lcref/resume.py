@@ -19,7 +19,7 @@ from .compressions import Task
 from .flags import FREE
 from .folder import SETTINGS, Folder, read_settings, same
 
-__all__ = ["Record", "Stopped", "arguments", "compress", "opened", "settings_of"]
+__all__ = ["Record", "Stopped", "arguments", "blaming", "compress", "opened", "settings_of"]
 
 NEITHER = ("given", "out", "resume", "run", "verb")
 PATHS = ("data_dir", "reference")
@@ -182,18 +182,16 @@ def arguments(args: Any) -> Any:
     ------
     FileNotFoundError, ValueError
         There is no run; it is of another command or version; a flag that was given as well says
-        something else; or --checkpoint-minutes is negative.
+        something else; or settings.json holds what no flag takes.
     """
-    if not args.checkpoint_minutes >= 0:
-        raise ValueError(f"--checkpoint-minutes must be at least 0, not {args.checkpoint_minutes}")
     if args.resume is None:
         return args
     there = read_settings(args.resume)
     same({name: there.get(name) for name in ("command", "versions")},
          {"command": args.verb, "versions": VERSIONS}, str(args.resume))
-    settings, also = there.get("settings"), there.get("also")
-    if not (isinstance(settings, dict) and isinstance(also, dict)):
-        raise ValueError(f"{args.resume / SETTINGS} is damaged: it holds no settings")
+    settings: Any = there.get("settings")
+    also: Any = there.get("also")
+    _check(args, settings, also)
     found = {**vars(args), **settings, **also}
     moved = found.pop("folder", None) != os.getcwd()
     for name in PATHS:
@@ -202,6 +200,36 @@ def arguments(args: Any) -> Any:
     found |= {name: value for name, value in args.given.items() if name in FREE}
     _agree(args, settings)
     return argparse.Namespace(**found | {"out": args.resume})
+
+
+def _check(args, settings, also):
+    """Raise ValueError unless settings are of the flags' types; their ranges are looked at later.
+
+    A flag without a usual value has a text, a number or a list of such.
+    """
+    file = args.resume / SETTINGS
+    if not (isinstance(settings, dict) and isinstance(also, dict)):
+        raise ValueError(f"{file} is damaged: it holds no settings")
+    for name, value in (settings | also).items():
+        usual = type(vars(args).get(name))
+        kinds: tuple = {float: (float, int), int: (int,), bool: (bool,)}.get(usual, (str,))
+        kinds = {"first_epochs": (int,), "milestones": (list,), "task": (list,)}.get(name, kinds)
+        right = type(value) in kinds and (type(value) is not list or all(
+            type(item) is (str if name == "task" else int) for item in value))
+        optional = value is None and usual not in (float, int, bool) and name != "folder"
+        if name in NEITHER or name in (*vars(args), "folder") and not (right or optional):
+            raise ValueError(f"{file} is damaged: it has {name!r:.60} as {value!r:.60}")
+
+
+@contextmanager
+def blaming(args: Any) -> Iterator[None]:
+    """Where a run goes on, name its settings in an error about them."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        if args.resume is None:
+            raise
+        raise ValueError(f"{args.resume / SETTINGS}: {error}") from error
 
 
 def _agree(args, settings):

@@ -1,6 +1,7 @@
 """`lcref train` and `lcref eval`: a reference net, and the error of one."""
 
 import json
+import math
 import os
 import platform
 import sys
@@ -25,7 +26,8 @@ __all__ = ["about", "check_writable", "errors", "inputs_of_training", "problem",
 def problem(args) -> tuple[data.Dataset, nets.Net]:
     """The data set and the net that the flags name, and the inputs in the net's shape."""
     dataset = data.load(args.data, args.data_dir)
-    activation = args.activation or ("relu" if args.net in CHOOSE else None)
+    usual = "relu" if args.net in CHOOSE else None
+    activation = usual if args.activation is None else args.activation
     net = nets.build(args.net, dataset.image or dataset.x_train.shape[1], dataset.classes,
                      activation)
     return dataset.shaped(net.input_shape), net
@@ -40,9 +42,20 @@ def inputs_of_training(args, dataset: data.Dataset, net: nets.Net) -> dict[str, 
 
 
 def errors(net: nets.Net, params, dataset: data.Dataset, part: str) -> dict[str, float]:
-    """Loss and error in percent over the part "train" or "test" of a data set, as stored."""
-    return nets.evaluate(net, params, getattr(dataset, f"x_{part}"), getattr(dataset, f"y_{part}"),
-                         batch=250, prepare=dataset.prepare)
+    """Loss and error in percent over the part "train" or "test" of a data set, as stored.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is not finite: the weights are too large.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = nets.evaluate(net, params, getattr(dataset, f"x_{part}"),
+                              getattr(dataset, f"y_{part}"), batch=250, prepare=dataset.prepare)
+    if not math.isfinite(found["loss"]):
+        raise FloatingPointError(f"the loss of {net.name} over the {part} set is {found['loss']}: "
+                                 "its weights are too large")
+    return found
 
 
 def check_writable(out: Path) -> None:
@@ -52,8 +65,11 @@ def check_writable(out: Path) -> None:
         folder = folder.parent
     if not folder.is_dir():
         raise ValueError(f"--out {out}: {folder} is not a folder")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".lcref-"):
-        pass
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".lcref-"):
+            pass
+    except OSError as error:
+        raise OSError(f"--out {out}: {folder} cannot be written to: {error.strerror}") from None
 
 
 # ---- lcref eval
@@ -72,9 +88,7 @@ def run_eval(args) -> int:
         if model is None:
             raise ValueError(f"{args.file} is not a packed file: it has no parts")
         params = from_parts(params, model.tasks, model.thetas)
-    with nets.threads(args.threads):
-        found = {part: errors(net, params, dataset, part)
-                 for part in ("test", "train")[:1 + args.train]}
+    found = _evaluated(args, net, params, dataset)
     summary = {f"{part}_{what}": result[what] for part, result in found.items()
                for what in ("error", "loss")}
     text = "; ".join(f"{part} error {result['error']:.2f} %, loss {result['loss']:.4g}"
@@ -88,6 +102,16 @@ def run_eval(args) -> int:
     return 0
 
 
+def _evaluated(args, net, params, dataset):
+    """Loss and error by part of the data set; an error names the file."""
+    try:
+        with nets.threads(args.threads):
+            return {part: errors(net, params, dataset, part)
+                    for part in ("test", "train")[:1 + args.train]}
+    except FloatingPointError as error:
+        raise ValueError(f"{args.file}: {error}") from None
+
+
 def _use_own(args, model):
     """Set --net, --activation and --data to what a packed file is for; return its preprocessing.
 
@@ -99,7 +123,7 @@ def _use_own(args, model):
         given = getattr(args, flag)
         if own is not None and given not in (None, own):
             raise ValueError(f"--{flag} {given}, but {args.file} is for {own}")
-        setattr(args, flag, given or own or usual)
+        setattr(args, flag, given if given is not None else own or usual)
     return data.get("preprocessing")
 
 
@@ -113,11 +137,12 @@ def _called(net):
 def run_train(args) -> int:
     """lcref train: train a net, or go on, and write it after every epoch."""
     args = resume.arguments(args)
-    _check(args)
-    dataset, net = problem(args)
-    params = read_params(args.reference, net) if args.reference else net.init(
-        np.random.default_rng(args.seed))
-    train = {"sgd": _sgd, "lbfgs": _lbfgs}[args.optimizer](args, dataset, net)
+    with resume.blaming(args):
+        _check(args)
+        dataset, net = problem(args)
+        params = read_params(args.reference, net) if args.reference else net.init(
+            np.random.default_rng(args.seed))
+        train = {"sgd": _sgd, "lbfgs": _lbfgs}[args.optimizer](args, dataset, net)
     run = run_of(args, dataset, net, params)
     with nets.threads(args.threads), resume.opened(args, run) as record:
         params, history = train(record, params)
@@ -140,8 +165,6 @@ def _check(args):
     """Raise ValueError or OSError for what the flags alone show to be wrong."""
     if args.out is None:
         raise ValueError("--out DIR says where the weights go; or give --resume DIR")
-    if args.seed < 0 or args.epochs < 0:
-        raise ValueError("--seed and --epochs must be at least 0")
     check_writable(args.out)
 
 
@@ -226,6 +249,8 @@ def _one_epoch(args, sgd, params, state, epoch, record):
 def _lbfgs(args, dataset, net):
     if args.epochs < 1:
         raise ValueError("--epochs must be at least 1 for lbfgs")
+    if net.random:
+        raise ValueError(f"--optimizer lbfgs cannot train {net.name}: dropout is random; take SGD")
     lbfgs = LBFGS(nets.value_and_grad(net), dataset.x_train, dataset.y_train,
                   max_iterations=args.epochs, prepare=dataset.prepare, draws=net.random)
 

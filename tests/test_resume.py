@@ -11,10 +11,13 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
 
 from lcref import cli, lc, nets, resume
 from lcref.compressions import Task
-from lcref.folder import write_whole
+from lcref.folder import Folder, sha256, write_whole
 from lcref.lsteps import LBFGS, SGD, LeastSquares
 from lcref.text import parse
 from lcref.tree import take_apart
@@ -624,7 +627,7 @@ REFUSED = {
     "no augmentation": (["--no-augment"], "--augment False, but the run in {out} has True"),
     "another folder": (["--out", "elsewhere"], "--out elsewhere, but --resume {out}"),
     "a reference": (["--reference", "{whole}/reference.npz"], "reference is None there, and here"),
-    "fewer than no minutes": (["--checkpoint-minutes", "-1"], "at least 0, not -1"),
+    "fewer than no minutes": (["--checkpoint-minutes", "-1"], "at least 0, not '-1'"),
     "another lcref": (lambda s: s["versions"].update(lcref="9"), "versions lcref is '9' there"),
     "another numpy": (lambda s: s["versions"].update(numpy="1"), "versions numpy is '1' there"),
     "other data": (lambda s: s["data"].update(sha256="0f"), "data sha256 is '0f' there"),
@@ -735,6 +738,22 @@ def test_a_checkpoint_of_which_a_number_was_changed_by_a_program_is_passed_over(
     assert "its content is not that of its hash" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("members", [
+    {}, {"run": "{}"}, {"tree": "{}"}, {"run": "", "tree": "[]"}, {"run": "{", "tree": "1"},
+    {"run": "{}", "tree": '["dict", [["a", ["array", "b", [0]]]]]'}, {"run": "{}", "tree": "[]"},
+    {"run": "{}", "tree": '["list", []]'}, {"run": "{}", "tree": '["os", [["system", "a"]]]'},
+    {"run": "{}", "tree": '["Step", []]'}, {"run": "[" * 10**5, "tree": "[" * 10**5}],
+    ids=lambda members: str(members)[:50])
+def test_a_checkpoint_of_something_else_is_passed_over_even_with_its_hash(members, tmp_path,
+                                                                          capsys):
+    arrays = {name: np.frombuffer(text.encode(), np.uint8) for name, text in members.items()}
+    np.savez(tmp_path / "checkpoint-000001.npz", **arrays,
+             sha256=np.frombuffer(sha256(arrays).encode(), np.uint8))
+    with Folder(tmp_path) as folder, pytest.raises(ValueError, match="all checkpoints in"):
+        folder.latest({})
+    assert "checkpoint-000001.npz is damaged, and passed over: " in capsys.readouterr().err
+
+
 def test_while_a_file_is_written_and_where_that_fails_the_old_one_is_there(tmp_path):
     file = tmp_path / "checkpoint-000001.npz"
     file.write_bytes(b"old")
@@ -749,3 +768,76 @@ def test_while_a_file_is_written_and_where_that_fails_the_old_one_is_there(tmp_p
     assert file.read_bytes() == b"old" and os.listdir(tmp_path) == [file.name]
     write_whole(file, lambda stream: stream.write(b"new"))
     assert file.read_bytes() == b"new" and os.listdir(tmp_path) == [file.name]
+
+
+# ----- settings that are none --------------------------------------------------------------------
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+                    | st.sampled_from([-1, 0, 0.5, 2**63, 1e308, "lenet300", "nowhere", "1"]),
+                    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(
+                        st.text(max_size=3), inner, max_size=2), max_leaves=4)
+
+
+@pytest.fixture(scope="module", params=["compress", "train"])
+def settled(request, tmp_path_factory):
+    """A command, its folder with settings.json and a damaged checkpoint, and what settings.json is.
+
+    A run that goes on there looks at everything, and stops at the checkpoint.
+    """
+    out = tmp_path_factory.mktemp("settled") / "the-run"
+    short = ["--steps", "1", "--reference-epochs", "0"] * (request.param == "compress")
+    assert run(request.param, "--net", "linear", "--epochs", "0", *short, "--out", out) == 0
+    content = json.loads((out / "settings.json").read_text()) | {"ended": None}
+    (out / "checkpoint-000001.npz").touch()
+    return request.param, out, content
+
+
+def goes_on_or_named(verb, out, capsys):
+    """Whether a run goes on up to the damaged checkpoint, once its refusal is seen to be one."""
+    capsys.readouterr()
+    assert run(verb, "--resume", out) == 2
+    said, err = capsys.readouterr()
+    *_, last = lines = err.removesuffix("\n").split("\n")
+    assert said == "" and len(lines) <= 4 and "mistake of lcref" not in err
+    assert f"lcref {verb}: error: " in err
+    assert "the-run" in err or "error: no file " in err     # of --reference
+    return "all checkpoints" in last
+
+
+def test_settings_that_were_left_alone_are_believed(settled, capsys):
+    verb, out, content = settled
+    (out / "settings.json").write_text(json.dumps(content))
+    assert goes_on_or_named(verb, out, capsys)
+
+
+@given(data=st.data())
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_setting_that_is_something_else_is_refused_by_the_name_of_the_folder(settled, data,
+                                                                                 capsys):
+    verb, out, content = settled
+    content = json.loads(json.dumps(content))
+    group = data.draw(st.sampled_from(["", "settings", "also"]))
+    inside = content[group] if group else content
+    name = data.draw(st.sampled_from([*inside, "verb", "given", "run", "resume", "out", "folder"]))
+    value = data.draw(JSON | st.just("delete"))
+    before = inside.pop(name, "delete")
+    if value != "delete":
+        inside[name] = value
+    (out / "settings.json").write_text(json.dumps(content))
+    if goes_on_or_named(verb, out, capsys):     # what may differ, or does not
+        absent = (None, "delete")
+        same = (before == value and type(before) is type(value)
+                or before in absent and value in absent)
+        right = group == "settings" and (before is None or type(value) in (type(before), int))
+        assert same or right or group == "also" or name in ("also", "ended") or (
+            group == "" and before == "delete"), (group, name, before, value)
+
+
+@given(put=st.binary(max_size=30), data=st.data())
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_settings_of_changed_bytes_are_refused_or_the_same(settled, put, data, capsys):
+    verb, out, content = settled
+    text = json.dumps(content).encode()
+    at = data.draw(st.integers(0, len(text)))
+    (out / "settings.json").write_bytes(text[:at] + put + text[at + data.draw(st.integers(0, 9)):])
+    goes_on_or_named(verb, out, capsys)

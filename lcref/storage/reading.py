@@ -40,8 +40,10 @@ def load(file: str | os.PathLike) -> Model:
     path = Path(file)
     if not path.exists():
         raise FileNotFoundError(f"no file {file}")
-    if not path.is_file() or path.stat().st_size > LARGEST:
-        raise ValueError(f"{file} is not a file of at most {LARGEST} bytes")
+    if not path.is_file():
+        raise ValueError(f"{file} is not a file: name a packed one")
+    if path.stat().st_size > LARGEST:
+        raise ValueError(f"{file} has more than {LARGEST} bytes")
     try:
         return unpack(path.read_bytes())
     except ValueError as error:

@@ -5,13 +5,13 @@ import math
 import shlex
 import shutil
 import sys
-import zipfile
 from dataclasses import asdict
 
 import numpy as np
 
 from .. import storage
-from ..inputs import did_you_mean
+from ..inputs import did_you_mean, real_array
+from ..tensors import read_tensors
 from ..text import parse, parse_task
 from .certificates import certify
 from .checking import check, of_program
@@ -28,8 +28,6 @@ def run_verify(args) -> int:
     claims = [name for text in args.claims or () for name in text.split(",")]
     options = {"compression": args.compress, "max_examples": args.max_examples, "claims": claims,
                "expected_failures": expected, "name": args.target or args.exec}
-    if not 0 < args.time_limit < math.inf:
-        raise ValueError(f"--time-limit must be positive, not {args.time_limit!r}")
     if args.target:
         report = check(load(args.target), args.kind, time_limit=args.time_limit, **options)
     else:
@@ -62,18 +60,18 @@ def _named(text):
 
 def run_certify(args) -> int:
     """lcref certify: 0 where every task is feasible and not beaten by more than allowed, else 1."""
-    if math.isnan(args.max_excess) or args.max_excess < 0:
-        raise ValueError(f"--max-excess must be at least 0, not {args.max_excess!r}")
     packed = storage.load(args.model) if storage.is_packed(args.model) else None
-    reference, model = (_tensors(file) for file in (args.reference, args.model))
+    reference, model = (read_tensors(file) for file in (args.reference, args.model))
     ok, found = True, []
-    for names, compression in _tasks(args, reference, packed):
-        for what, tensors in (("REF.npz", reference), ("MODEL.npz", model)):
-            _known(names, tensors, what)
-        w = {name: reference[name] for name in names}
-        dense = {name: model[name].astype(w[name].dtype) for name in names}
-        certificate = certify(w, _parts(packed, names, compression, w) or dense, compression,
-                              args.mu)
+    for names, compression in _tasks(args, reference | model, packed):
+        w = _chosen(args.reference, reference, names)
+        dense = _chosen(args.model, model, names, w)
+        try:
+            certificate = certify(w, _parts(packed, names, compression, w) or dense, compression,
+                                  args.mu)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{args.reference} and {args.model}, {', '.join(names)}: "
+                             f"{error}") from None
         allowed = args.max_excess * certificate.best if certificate.best else 0.0
         over = certificate.objective - certificate.best - certificate.tolerance
         right = certificate.feasible and (over <= allowed or args.max_excess == math.inf)
@@ -96,7 +94,7 @@ def _parts(packed, names, compression, w):
     return None
 
 
-def _tasks(args, reference, packed):
+def _tasks(args, tensors, packed):
     """Pairs of names and compression: of --task, or all weights (two axes or more) together.
 
     Where neither is given, those of a packed model.
@@ -107,26 +105,31 @@ def _tasks(args, reference, packed):
         raise ValueError("give either --compress for all weights together, or --task")
     if args.task:
         return [(list(task.names), task.compression) for task in map(parse_task, args.task)]
-    names = [name for name, w in reference.items() if w.ndim > 1] or list(reference)
+    names = [name for name, w in tensors.items() if w.ndim > 1] or list(tensors)
+    if not names:
+        raise ValueError(f"{args.reference} and {args.model} hold no tensor")
     return [(names, parse(args.compress))]
 
 
-def _known(names, tensors, what):
+def _chosen(file, tensors, names, w=None):
+    """The tensors of these names, real and finite; those of a model in the dtypes of w.
+
+    Raises
+    ------
+    ValueError
+        One is missing or is something else; the file and the tensor are named.
+    """
+    found = {}
     for name in names:
         if name not in tensors:
-            raise ValueError(f"{what} has no tensor {name!r}{did_you_mean(name, tensors)}")
-
-
-def _tensors(file):
-    """The arrays of an .npz file, as real floating ones; of a packed file the dense weights."""
-    if storage.is_packed(file):
-        return storage.load(file).decompress()
-    try:
-        with open(file, "rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (zipfile.BadZipFile, AttributeError, EOFError, TypeError, ValueError) as error:
-        raise ValueError(f"{file} is not an .npz file of arrays: {error}") from None
-    return {name: w for name, w in arrays.items() if w.dtype.kind == "f"}
+            raise ValueError(f"{file} has no tensor {name!r}{did_you_mean(name, tensors)}")
+        try:
+            real_array(tensors[name], name)
+            with np.errstate(over="ignore"):
+                found[name] = tensors[name] if w is None else tensors[name].astype(w[name].dtype)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{file}: {error}") from None
+    return found
 
 
 def run_vectors(args) -> int:

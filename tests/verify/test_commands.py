@@ -167,10 +167,11 @@ def test_a_sum_is_verified(lcref, folder):
     (["commands_target:right", "--as", "l0_ball", "--time-limit", "0"], "--time-limit"),
     (["commands_target:right", "--as", "l0_ball", "--time-limit", "nan"], "--time-limit"),
     (["commands_target:right", "--as", "l0_ball", "--time-limit", "inf"], "--time-limit"),
-    (["commands_target:right", "--as", "l0_ball", "--max-examples", "0"], "max_examples"),
+    (["commands_target:right", "--as", "l0_ball", "--max-examples", "0"], "--max-examples"),
     (["commands_target:one_argument", "--as", "sum"], "ompress"),
     (["commands_target:one_argument", "--as", "sum", "--compress", "quantize(k=2)"],
      "needs a sum"),
+    (["commands_target:right", "--as", "l0_ball", "--compress", ""], "goes with kind sum"),
     (["commands_target:right", "--as", "l0_ball", "--compress",
       "quantize(k=2) + prune(kappa=1)"], "ompress")])
 def test_wrong_usage_exits_2_with_one_line(lcref, arguments, message):
@@ -405,7 +406,7 @@ def test_a_single_array_exits_2(lcref, files, folder):
 def test_a_tensor_that_the_model_lacks_exits_2(lcref, files, folder):
     np.savez(folder / "model.npz", **{"fc1.weight": files["fc1.weight"]})
     status, _, stderr = certify(lcref, "--compress", "binary()")
-    assert status == 2 and "MODEL.npz has no tensor 'fc2.weight'" in stderr
+    assert status == 2 and "model.npz has no tensor 'fc2.weight'" in stderr
 
 
 def test_a_tensor_of_another_shape_exits_2(lcref, files, folder):
