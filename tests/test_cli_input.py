@@ -245,6 +245,7 @@ def test_a_standard_output_that_takes_nothing_ends_a_command_quietly(redirected,
     command = f"{sys.executable} -m lcref info packed.npz --json --quiet"
     piped = f"set -o pipefail; ({command}; exit $?) {redirected}"
     buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    buffered["PYTHONPATH"] = str(Path(cli.__file__).parents[1])
     done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, cwd=tmp_path,
                           env=buffered)
     assert says in done.stderr and done.stderr.count("\n") == bool(says), done.stderr

@@ -5,11 +5,13 @@ hand (of 470,000 random ones, graded, sparse and of low rank, it failed here on 
 function is replaced by one that fails in each of the ways that are known.
 """
 
+import warnings
+
 import numpy as np
 import pytest
 from compared import on_host
 
-from lcref import LowRank, verify
+from lcref import LowRank, cli, verify
 from lcref.lsteps import LeastSquares
 from lcref.projections import rank_ball, rank_selection
 from lcref.svd import decompose
@@ -93,3 +95,18 @@ def test_a_decomposition_that_no_driver_finds_is_an_error_that_names_w(monkeypat
     with pytest.warns(RuntimeWarning, match="gesvd is used"):
         with pytest.raises(ValueError, match="^w, as a 3 × 4 matrix, has no singular .* gesvd"):
             rank_ball(np.ones((3, 4)), 1)
+
+
+def test_a_command_says_so_in_a_line_of_its_own(monkeypatch, capfd, tmp_path):
+    monkeypatch.setattr(np.linalg, "svd", does_not_converge)
+    w = np.random.default_rng(3).normal(size=(5, 6))
+    for name, tensor in (("ref", w), ("model", np.outer(w[:, 0], w[0]))):
+        np.savez(tmp_path / f"{name}.npz", **{"fc.weight": tensor})
+    flags = ["certify", tmp_path / "ref.npz", tmp_path / "model.npz"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", RuntimeWarning)    # Python's own; pytest's is an error
+        assert cli.main([*map(str, flags), "--compress", "lowrank(rank=1)",
+                         "--max-excess", "inf"]) == 0
+    lines = set(capfd.readouterr().err.splitlines())    # one for each place that decomposes
+    assert len(lines) == 1, lines
+    assert lines.pop().startswith("lcref certify: warning: the singular value decomposition of a ")
