@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import parts
-from .inputs import checked, common_scale, real_array
+from .inputs import checked, common_scale, in_range, weights
 from .parts import Array, ByTensor, Layout, Part, add, combine, leaves, size
 from .tolerance import squared_norm, sum_slack, wide
 
@@ -58,10 +58,7 @@ class Compression(ABC):
         -------
         Part
         """
-        if isinstance(w, dict) and not w:
-            raise ValueError("no tensors to project")
-        if isinstance(w, list):
-            raise TypeError("w must be an array or a dict of name to array, not a list")
+        weights(w, start)
         if isinstance(w, dict) and len(w) == 1:
             (w,) = w.values()
         return self._several(w, mu, start) if isinstance(w, dict) else self._one(w, mu, start)
@@ -191,8 +188,6 @@ class Sum(Compression):
                              f"opposite values or k values, plus prune(kappa or keep), not {self}")
 
     def _one(self, w, mu, start):
-        for tensor in leaves(w):
-            real_array(tensor)
         live = [i for i, term in enumerate(self.terms) if not term.vanishes(w)]
         if len(live) < 2:
             solved = tuple(term.project(w, mu, start and start.parts[i])
@@ -204,7 +199,8 @@ class Sum(Compression):
         found = [alternate(self.terms, w, mu, order, thetas, self.cycles, self.tol)
                  for order, thetas in self._starts(live, start)]
         cost, _ = _objective(self.terms, w, mu)  # traces may overflow
-        return min(found, key=lambda theta: cost(theta.parts, [theta.decompress()]))
+        with np.errstate(over="ignore", invalid="ignore"):  # so may totals: they cost ∞
+            return in_range(min(found, key=lambda t: cost(t.parts, [t.decompress()])))
 
     _several = _one
 
@@ -291,6 +287,7 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
     parts.Sum
         "stationary" or "unconverged", with the objective after every half-step as its trace.
     """
+    weights(w)
     zero = combine(lambda t: 0 * t, w)
     found: list[Any] = list(thetas) if thetas else [
         None if i in order else term.project(w, mu) for i, term in enumerate(terms)]
@@ -301,7 +298,9 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
     for _ in range(cycles):
         before = reached
         for i in order:
-            residual = combine(operator.sub, w, add([deltas[j] for j in order if j != i]))
+            with np.errstate(over="ignore", invalid="ignore"):
+                others = add([deltas[j] for j in order if j != i])
+                residual = in_range(combine(operator.sub, w, others))
             theta = terms[i].project(residual, mu, found[i])
             reached = _half_step(w, found, deltas, i, theta, reached, cost, unit)
             trace.append(reached * unit * unit)

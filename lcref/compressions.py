@@ -12,7 +12,7 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from .composition import Compression, Each, Sum, alternate
-from .inputs import axis_of, exactly_one, moderate, root_of_price
+from .inputs import axis_of, exactly_one, moderate, root_of_price, task_names
 from .parts import ByTensor, combine, leaves, size
 from .projections import (binary, codebook_l0, group_l0_ball, kmeans, kmeans_l0, l0_ball,
                           l0_penalty, l1_ball, l1_penalty, nearest, powers_of_two, rank_ball,
@@ -326,12 +326,9 @@ class Task:
     compression: Compression
 
     def __post_init__(self):
-        names = (self.names,) if isinstance(self.names, str) else tuple(self.names)
-        if not names or not all(names) or len(set(names)) < len(names):
-            raise ValueError(f"a task needs the names of its tensors, each once, not {names}")
+        object.__setattr__(self, "names", task_names(self.names))
         if not isinstance(self.compression, Compression):
             raise ValueError(f"a task needs a compression, not {self.compression!r}")
-        object.__setattr__(self, "names", names)
 
     def __str__(self):
         return f"{', '.join(self.names)}: {self.compression}"

@@ -44,24 +44,133 @@ class Diverged(FloatingPointError):
         vars(self).update(found)
 
 
+NUMBERS = ("real floating", "integral")  # kinds of dtypes
+FIELDS: dict[str, tuple] = {  # arrays of parts: kinds of dtypes and numbers of axes
+    "codes": ("integral", None), "entries": ("real floating", (1,)),
+    "indices": ("integral", (1,)), "values": ("real floating", None),
+    "left": ("real floating", (2,)), "right": ("real floating", (2,))}
+
+
+def array_of(x, name="x", kinds="real floating", axes=None):
+    """The namespace of x, an array of such a dtype and number of axes; raise naming it otherwise.
+
+    Its values are not looked at.
+    """
+    if not is_array_api_obj(x):
+        raise TypeError(f"{name} must be an array, not {type(x).__name__}")
+    if hasattr(x, "mask"):
+        raise TypeError(f"{name} is a masked array; fill it, or take what is not masked")
+    xp = array_namespace(x)
+    floating = "real floating" in kinds
+    if not xp.isdtype(x.dtype, kinds) or (
+            xp.isdtype(x.dtype, "real floating") and xp.finfo(x.dtype).bits > 64):
+        kind = f"a {'real floating' if floating else 'whole number'} dtype of at most 64 bits"
+        raise TypeError(f"{name} must have {kind}, not {x.dtype}")
+    if axes is not None and x.ndim not in axes:
+        raise ValueError(f"{name} must have {' or '.join(map(str, axes))} axes, not the shape "
+                         f"{tuple(x.shape)}")
+    return xp
+
+
 def real_array(w, name="w"):
     """The namespace of w, a finite real floating array; raise naming the argument otherwise."""
-    xp = floating_array(w, name)
+    xp = array_of(w, name)
     if not bool(xp.all(xp.isfinite(w))):
         raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
     return xp
 
 
-def floating_array(w, name="w"):
-    """The namespace of w, a real floating array of at most 64 bits, finite or not."""
-    if not is_array_api_obj(w):
-        raise TypeError(f"{name} must be an array, not {type(w).__name__}")
-    if hasattr(w, "mask"):
-        raise TypeError(f"{name} is a masked array; fill it, or project what is not masked")
-    xp = array_namespace(w)
-    if not xp.isdtype(w.dtype, "real floating") or xp.finfo(w.dtype).bits > 64:
-        raise TypeError(f"{name} must have a real floating dtype of at most 64 bits, not {w.dtype}")
-    return xp
+def named_arrays(tensors, name, check=real_array):
+    """Raise unless `tensors` is a dict whose arrays pass the check, under their own names."""
+    if not hasattr(tensors, "items"):
+        raise TypeError(f"{name} must be a dict of name to array, not {type(tensors).__name__}")
+    for key, tensor in tensors.items():
+        check(tensor, str(key))
+
+
+def weights(w, start=None):
+    """Raise unless w is a finite real floating array, or a dict of name to such, at least one.
+
+    And unless `start` is a part or None.
+    """
+    if start is not None:
+        is_part(start, "start")
+    if isinstance(w, dict):
+        if not w:
+            raise ValueError("w has no tensors to project")
+        return named_arrays({f"w[{name!r}]": tensor for name, tensor in w.items()}, "w")
+    if isinstance(w, list):
+        raise TypeError("w must be an array or a dict of name to array, not a list")
+    return real_array(w)
+
+
+def in_range(total):
+    """A sum of parts, or w less some of them, unless it overflowed."""
+    tree = total.decompress() if hasattr(total, "decompress") else total
+    for t in tree.values() if isinstance(tree, dict) else [tree]:
+        if not bool(array_namespace(t).all(array_namespace(t).isfinite(t))):
+            raise ValueError(f"w is so large that the parts of its sum overflow {t.dtype}; divide "
+                             "it by a power of two")
+    return total
+
+
+def task_names(value):
+    """The names of a task's tensors as a tuple: of texts, each once."""
+    several = hasattr(value, "__iter__") and not isinstance(value, str)
+    names = tuple(value) if several else (value,)
+    if not names or not all(isinstance(name, str) and name for name in names) or (
+            len(set(names)) < len(names)):
+        raise ValueError(f"a task needs the names of its tensors, each once, not {names}")
+    return names
+
+
+def is_part(theta, name):
+    """Raise unless theta is a part, the answer of a projection."""
+    if not callable(getattr(theta, "decompress", None)) or isinstance(theta, type):
+        raise TypeError(f"{name} must be a part, as a projection returns it, not "
+                        f"{type(theta).__name__}")
+
+
+def together(fits, **arrays):
+    """Raise unless the arrays fit each other."""
+    if not fits:
+        raise ValueError(" and ".join(f"{name} of shape {tuple(x.shape)}"
+                                      for name, x in arrays.items()) + " do not fit each other")
+
+
+def fields_of(part):
+    """Raise unless what a part holds is of its kind: parts, or arrays that fit each other."""
+    if hasattr(part, "parts"):
+        return several_parts(part.parts)
+    arrays = {name: getattr(part, name) for name in FIELDS if hasattr(part, name)}
+    for name, x in arrays.items():
+        array_of(x, name, *FIELDS[name])
+    shapes = [tuple(x.shape) for x in arrays.values()]
+    if "codes" in arrays:
+        together(shapes[1][0] or 0 in shapes[0], **arrays)
+    if "indices" in arrays:
+        axes = 1 if part.axis is None else len(part.shape)
+        together(len(shapes[1]) == axes and shapes[1][part.axis or 0] == shapes[0][0], **arrays)
+    if "left" in arrays:
+        (m, r), (q, n) = shapes
+        together(r == q and m * n == math.prod(part.shape), **arrays)
+
+
+def named_parts(thetas):
+    """Raise unless thetas is a dict of parts."""
+    if not hasattr(thetas, "items"):
+        raise TypeError(f"thetas must be a dict of index to part, not {type(thetas).__name__}")
+    for i, theta in thetas.items():
+        is_part(theta, f"thetas[{i}]")
+
+
+def several_parts(inner):
+    """Raise unless these are the parts of a sum or of several tensors, at least one."""
+    each = list(inner.values()) if isinstance(inner, dict) else inner
+    if not isinstance(each, (list, tuple)) or not each:
+        raise TypeError(f"parts must be a dict, list or tuple of parts, not {inner!r:.50}")
+    for part in each:
+        is_part(part, "each of parts")
 
 
 def whole(value, name, least=0):
@@ -79,7 +188,8 @@ def whole(value, name, least=0):
 def nonnegative(value, name):
     """`value` as a finite float that is not negative."""
     try:
-        number = math.nan if isinstance(value, (str, bytes, bool)) else float(value)
+        plain = not isinstance(value, (str, bytes, bool)) and getattr(value, "ndim", 0) == 0
+        number = float(value) if plain else math.nan
     except (TypeError, ValueError):
         number = math.nan
     if not 0 <= number < math.inf:
@@ -110,10 +220,11 @@ def root_of_price(alpha, mu):
 def strictly_ascending(codebook, w):
     """The codebook in w's dtype, then float64, on w's device: not empty, finite, ascending."""
     xp = array_namespace(w)
-    try:
-        entries = xp.asarray(codebook, dtype=xp.float64, device=device(w))
-    except (TypeError, ValueError):
-        raise ValueError(f"codebook must be a list of numbers, not {codebook!r}") from None
+    if is_array_api_obj(codebook):
+        array_of(codebook, "codebook", NUMBERS)
+    else:
+        codebook = ascending(codebook, "codebook")
+    entries = xp.asarray(codebook, dtype=xp.float64, device=device(w))
     largest = float(xp.finfo(w.dtype).max)
     if entries.ndim != 1 or not entries.shape[0] or not bool(xp.all(xp.abs(entries) <= largest)):
         raise ValueError(f"codebook must be a list of at least one number, each finite in {w.dtype}"
@@ -127,8 +238,11 @@ def strictly_ascending(codebook, w):
 def ascending(value, name):
     """A codebook as a tuple of finite floats, strictly ascending."""
     try:
+        if is_array_api_obj(value):
+            array_of(value, name, NUMBERS, axes=(1,))
         entries = () if isinstance(value, (str, bytes, dict)) or any(
-            isinstance(entry, (str, bytes, bool)) for entry in value) else tuple(map(float, value))
+            isinstance(entry, (str, bytes, bool)) or getattr(entry, "ndim", 0)
+            for entry in value) else tuple(map(float, value))
     except (TypeError, ValueError):
         entries = ()
     if not entries or not all(map(math.isfinite, entries)) or list(entries) != sorted(set(entries)):
@@ -159,7 +273,7 @@ def axis_of(w, axis):
 
 def flag(value, name):
     """`value` as a bool; a text such as "no" is not one."""
-    if value not in (True, False):
+    if getattr(value, "ndim", 0) or value not in (True, False):
         raise ValueError(f"{name} must be True or False, not {value!r}")
     return bool(value)
 
@@ -240,6 +354,7 @@ def exactly_one(kind, **fields):
 
 def disjoint_tasks(params, tasks):
     """Raise ValueError unless the tasks are of tensors of params, each in one task, all finite."""
+    named_arrays(params, "params")
     if not tasks:
         raise ValueError("no tasks: name at least one tensor to compress")
     taken: dict[str, int] = {}
@@ -253,8 +368,16 @@ def disjoint_tasks(params, tasks):
                 raise ValueError(f"tasks {taken[name]} and {i} both hold {name!r}; two tasks may "
                                  "not share a tensor")
             taken[name] = i
-    for name, tensor in params.items():
-        real_array(tensor, name)
+
+
+def evaluation(report):
+    """What `evaluate` returned, a dict of numbers; a NaN may be one of them."""
+    if not isinstance(report, dict):
+        raise ValueError(f"evaluate must return a dict, not {report!r:.100}")
+    for name, value in report.items():
+        if not isinstance(value, numbers.Real):
+            raise ValueError(f"evaluate must return numbers, but {name!r} is {value!r:.100}")
+    return report
 
 
 def l_step_answer(answer, good):
@@ -263,9 +386,9 @@ def l_step_answer(answer, good):
         raise ValueError("an L step must return (params, state), params a dict")
     params, state = answer
     for name, tensor in good["params"].items():
-        if name not in params or tuple(params[name].shape) != tuple(tensor.shape):
+        if name not in params or tuple(getattr(params[name], "shape", ())) != tuple(tensor.shape):
             raise ValueError(f"the L step must return {name!r} with shape {tuple(tensor.shape)}")
-        floating_array(params[name], f"{name!r} as the L step returned it")
+        array_of(params[name], f"{name!r} as the L step returned it")
     return finite(params, "w, as the L step returned it,", good), state
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
+from .inputs import fields_of
+
 Array = Any  # of any namespace of the array API standard
 FLOAT_BITS = {"float16": 16, "float32": 32}  # of corrections and factors, by convention
 STATUSES = ("exact", "certified", "stationary", "unconverged")  # from the strongest claim down
@@ -46,9 +48,9 @@ class Layout:
         names = tuple(tensors) if isinstance(tensors, dict) else None
         arrays = leaves(tensors)
         if not arrays:
-            raise ValueError("no tensors to project")
+            raise ValueError("w has no tensors to project")
         if len({str(t.dtype) for t in arrays}) > 1:
-            raise ValueError("tensors that are compressed together must have one dtype, not " +
+            raise ValueError("tensors w that are compressed together must have one dtype, not " +
                              ", ".join(f"{name} {t.dtype}" for name, t
                                        in zip(names or range(len(arrays)), arrays)))
         return cls(names, tuple(tuple(t.shape) for t in arrays))
@@ -76,6 +78,9 @@ class Part(ABC):
 
     status: str = "exact"  # what the C step proves of it, see Sum
     gap: float = 0.0
+
+    def __post_init__(self):
+        fields_of(self)
 
     @property
     def is_zero(self) -> bool:
@@ -231,6 +236,7 @@ class ByTensor(Part):
     gap: float = field(init=False)  # their sum
 
     def __post_init__(self):
+        super().__post_init__()
         weakest = max((part.status for part in leaves(self.parts)), key=STATUSES.index)
         object.__setattr__(self, "status", weakest)
         object.__setattr__(self, "gap", sum(part.gap for part in leaves(self.parts)))

@@ -6,7 +6,7 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from .inputs import common_scale, moderate
+from .inputs import NUMBERS, array_of, common_scale, moderate, together
 from .parts import Array, leaves, size
 
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
@@ -15,17 +15,20 @@ TINY = 2.0**-1022
 
 def wide(x: Array) -> Array:
     """The array in float64."""
-    return array_namespace(x).astype(x, array_namespace(x).float64)
+    xp = array_of(x, "x", (*NUMBERS, "bool"))
+    return xp.astype(x, xp.float64)
 
 
 def squared_norm(x: Array) -> float:
     """‖x‖², accumulated in float64, as a Python float."""
     x = wide(x)
+    x = array_namespace(x).reshape(x, (-1,))  # a sum in the order of C, in any layout
     return float(array_namespace(x).sum(x * x))
 
 
 def norm(x: Array) -> float:
     """‖x‖ of an array of any magnitude, as a Python float."""
+    array_of(x, "x")
     x, scale = moderate(x)
     return math.sqrt(squared_norm(x)) * scale
 
@@ -40,7 +43,8 @@ def slack(n: int, unit: float, spread: float, first_order: float, largest: float
     w's dtype (unit u), to first order with F = ‖θ‖·‖w − θ‖ and to second with M the largest
     magnitude in w and in any part.
     """
-    return 8 * n * EPS * spread + 2 * unit * first_order + n * (unit * largest) ** 2 + n * TINY
+    second = unit * largest
+    return 8 * n * EPS * spread + 2 * unit * first_order + n * second * second + n * TINY
 
 
 def objective_slack(w: Array, theta: Array, spread: float | None = None,
@@ -61,6 +65,9 @@ def objective_slack(w: Array, theta: Array, spread: float | None = None,
     largest : float
         Largest magnitude in any part, where θ is a sum of parts larger than itself.
     """
+    array_of(w, "w")
+    array_of(theta, "theta")
+    together(w.shape == theta.shape, w=w, theta=theta)
     xp, n = array_namespace(w, theta), math.prod(w.shape)
     if n == 0:
         return 0.0
@@ -81,7 +88,9 @@ def sum_slack(w: Any, deltas: Sequence[Any], objective: float, unit: float) -> f
 
     The residual w − Σ_{j≠i} Δ_j that a part projects is itself rounded to w's dtype. That perturbs
     its problem by e, abs(e) ≤ u·(abs(w) + Σ abs(Δ_j)), and its optimum by at most 2·⟨e, θ − θ'⟩
-    with ‖θ − θ'‖ up to twice the root of the objective.
+    with ‖θ − θ'‖ up to twice the root of the objective. Below the smallest normal number each
+    part, and w less the others, is off by up to h/2 an entry instead: of m − 1 parts that adds
+    2·m·h·√n times that root, and n·h².
 
     Parameters
     ----------
@@ -90,10 +99,14 @@ def sum_slack(w: Any, deltas: Sequence[Any], objective: float, unit: float) -> f
     objective, unit : float
     """
     trees = [leaves(tree) for tree in (w, *deltas)]
+    for name, tree in zip(["w"] + ["deltas"] * len(deltas), trees):
+        for tensor in tree:
+            array_of(tensor, name)
     norms = [math.hypot(*(norm(t) / unit for t in tree)) for tree in trees]
     largest = max((float(array_namespace(t).max(array_namespace(t).abs(t))) / unit
                    for tree in trees for t in tree if size(t)), default=0.0)
     limits = array_namespace(trees[0][0]).finfo(trees[0][0].dtype)
     n, smallest = sum(map(size, trees[0])), float(limits.smallest_normal * limits.eps) / unit
+    subnormal = n * smallest**2 + 2 * len(trees) * smallest * math.sqrt(n * objective)
     return slack(n, float(limits.eps), sum(v * v for v in norms),
-                 2 * sum(norms) * math.sqrt(objective), largest) + n * smallest**2
+                 2 * sum(norms) * math.sqrt(objective), largest) + subnormal

@@ -184,7 +184,7 @@ def _corrected(w, books, kappa, gap=0.0):
     residual = residual if layout is None else layout.join(residual)
     xp, dtype = array_namespace(residual), leaves(w)[0].dtype
     if kappa and float(xp.max(xp.abs(residual))) > float(xp.finfo(dtype).max):
-        raise ValueError(f"a weight is farther from its codebook than {dtype} can hold")
+        raise ValueError(f"a weight of w is farther from its codebook than {dtype} can hold")
     s = l0_ball(residual, kappa)
     values = xp.astype(s.values, dtype)
     s = dataclasses.replace(s, values=values, layout=layout)

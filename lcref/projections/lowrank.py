@@ -134,7 +134,7 @@ def as_matrix(w: Array, scheme: int = 1) -> Array:
     if w.ndim == 2:
         return w
     if w.ndim != 4:
-        raise ValueError(f"low rank needs a matrix or a convolution (2 axes or 4), not {w.ndim}")
+        raise ValueError(f"w must be a matrix or a convolution (2 axes or 4), not {w.ndim} axes")
     out, inputs, height, width = w.shape
     if scheme == 1:
         return xp.reshape(w, (out, inputs * height * width))

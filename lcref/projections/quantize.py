@@ -268,7 +268,8 @@ def signs(w: Array, a: Array, stored: str) -> Codebook:
 def _mean_magnitude(w, kept):
     """Mean of abs(w) over the kept entries in float64, a 0-d array; 0 where none is kept."""
     xp = array_namespace(w)
-    x, s = moderate(w)
+    x, s = moderate(xp.reshape(w, (-1,)))  # in this order, whatever the layout in memory
+    kept = xp.reshape(kept, (-1,))
     count = int(xp.sum(xp.astype(kept, xp.int64)))
     return xp.sum(xp.where(kept, xp.abs(x), xp.zeros_like(x))) / max(count, 1) * s
 
