@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compressions import Task
-from .inputs import disjoint_tasks, finite, l_step_answer, nonnegative, one_of, whole
+from .inputs import (disjoint_tasks, evaluation, finite, l_step_answer, nonnegative, one_of,
+                     whole)
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .tolerance import norm
 
@@ -216,10 +217,8 @@ def start(params: Params, tasks: Sequence[Task], thetas: Thetas, schedule: Sched
 
 def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
     """The frozen Step, with both nets evaluated."""
-    report = evaluate(params) if evaluate else {}
-    compressed = evaluate({**params, **delta}) if evaluate else {}
-    if not (isinstance(report, dict) and isinstance(compressed, dict)):
-        raise ValueError(f"evaluate must return a dict, not {report!r}")
+    report = evaluation(evaluate(params)) if evaluate else {}
+    compressed = evaluation(evaluate({**params, **delta})) if evaluate else {}
     clock.append(time.perf_counter())
     seconds = dict(zip(("l_step", "c_step", "evaluate"),
                        (after - before for before, after in zip(clock, clock[1:]))))
