@@ -6,6 +6,8 @@ from typing import Any
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
+from .inputs import array_of, named_arrays
+
 __all__ = ["Weights", "check_fit", "check_targets", "copies", "cut", "end_to_end"]
 
 Array = Any
@@ -155,6 +157,8 @@ def check_fit(params, arrays, what):
 
 def check_targets(params, targets, mu):
     """Raise ValueError unless the targets fit the parameters, and mu is positive."""
+    named_arrays(params, "params", array_of)    # one that is not finite diverges, see Diverged
+    named_arrays(targets, "targets")
     if targets and not 0 < mu < math.inf:
         raise ValueError(f"mu must be positive and finite, got {mu}")
     check_fit(params, targets, "target")

@@ -17,7 +17,7 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from .data import batches
 from .flat import Weights, check_fit, check_targets, copies, cut, end_to_end
-from .inputs import Diverged
+from .inputs import NUMBERS, Diverged, array_of, real_array
 from .leastsquares import LeastSquares
 
 __all__ = ["SGD", "LBFGS", "LeastSquares", "Diverged"]
@@ -217,6 +217,10 @@ def _diverged(what, step, epoch, batch, rate):
 
 def _check_settings(step, limits, *names):
     """Raise ValueError with all the limits that do not hold, and the settings of those names."""
+    for name in ("x", "labels"):
+        xp, values = array_of(getattr(step, name), name, NUMBERS, range(1, 9)), getattr(step, name)
+        if xp.isdtype(values.dtype, "real floating"):
+            real_array(values, name)
     rows, labels = step.x.shape[0], step.labels.shape[0]
     limits = {"x and labels have as many rows, and at least one": rows == labels > 0, **limits}
     broken = [limit for limit, holds in limits.items() if not holds]
