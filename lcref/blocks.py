@@ -107,7 +107,7 @@ def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int) -> list[An
 def over_images(work: Callable[[slice], Any], x: Any) -> list[Any]:
     """As `in_blocks`, over the images of x; in one piece where x is not a NumPy array."""
     n = x.shape[0]
-    return in_blocks(work, n, x.size // n) if on_host(x) else [work(slice(0, n))]
+    return in_blocks(work, n, x.size // max(1, n)) if on_host(x) else [work(slice(0, n))]
 
 
 def workspace(name: str, size: int, dtype: Any) -> np.ndarray:

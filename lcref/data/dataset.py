@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
+from ..inputs import NUMBERS, array_of, together
+
 __all__ = ["Dataset"]
 
 FIX = "give the folder by --data-dir (data_dir in Python) or in the variable LCREF_DATA"
@@ -53,6 +55,18 @@ class Dataset:
     image: tuple[int, ...] = ()
     prepare: Callable[[Any], Any] = unchanged
     augment: Callable[[Any, np.random.Generator], Any] | None = None
+
+    def __post_init__(self):
+        for name in ("x_train", "x_test"):
+            array_of(getattr(self, name), name, NUMBERS, range(1, 9))
+        for name in ("y_train", "y_test"):
+            array_of(getattr(self, name), name, "integral", (1,))
+        together(self.x_train.shape[0] == self.y_train.shape[0], x_train=self.x_train,
+                 y_train=self.y_train)
+        together(self.x_test.shape[0] == self.y_test.shape[0], x_test=self.x_test,
+                 y_test=self.y_test)
+        together(self.x_test.shape[1:] == self.x_train.shape[1:], x_test=self.x_test,
+                 x_train=self.x_train)
 
     def shaped(self, shape: tuple[int, ...]) -> "Dataset":
         """Return this data set with inputs of another shape, such as a net's input_shape.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import whole
+from ..inputs import NUMBERS, array_of, whole
 
 __all__ = ["batches"]
 
@@ -58,6 +58,8 @@ def batches(x: Array, labels: Array, batch: int, rng: np.random.Generator,
     and ends the threads. They share the cores with the caller as far as `prepare` spends its
     time in NumPy, which works without the interpreter's lock.
     """
+    for name, a in (("x", x), ("labels", labels)):
+        array_of(a, name, NUMBERS, range(1, 9))
     n, size, workers = x.shape[0], whole(batch, "batch", 1), whole(workers, "workers", 1)
     if labels.shape[0] != n:
         raise ValueError(f"x has {n} rows, labels {labels.shape[0]}")

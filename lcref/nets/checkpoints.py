@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..inputs import NUMBERS, array_of, named_arrays
 from ..tensors import read_npz, read_tensors
 from .net import Net
 
@@ -56,6 +57,11 @@ def read_params(file: str | PathLike, net: Net, dtype: Any = np.float32) -> dict
     return params
 
 
+def _writable(array, name):
+    if isinstance(array, np.ndarray) or not hasattr(array, "__array__"):
+        array_of(array, name, (*NUMBERS, "bool"))
+
+
 def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
     """Write arrays by name to an .npz file, whole or not at all.
 
@@ -64,6 +70,7 @@ def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
     OSError
         The folder does not exist or cannot be written to, or the disk is full.
     """
+    named_arrays(params, "params", _writable)
     file = Path(file)
     with tempfile.TemporaryDirectory(dir=file.parent, prefix=f".{file.name}-") as folder:
         part = Path(folder, "part")         # a file of one's own would be readable by nobody else

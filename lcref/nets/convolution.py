@@ -20,6 +20,7 @@ from array_api_compat import array_namespace, device
 from autograd.extend import defvjp_argnums, primitive
 
 from ..blocks import in_blocks, on_host, sum_over_pixels, workspace
+from ..inputs import array_of, together
 
 __all__ = ["conv2d"]
 
@@ -53,9 +54,12 @@ def conv2d(x, w, b=None, stride=1, padding=0):
     O(n · out_height · out_width · out · in · kernel) forward, twice that backward (once where x
     is data).
     """
+    for name, a, axes in (("x", x, 4), ("w", w, 4), *([("b", b, 1)] if b is not None else [])):
+        array_of(a, name, axes=(axes,))
+    together(b is None or b.shape == w.shape[:1], b=b, w=w)
     if x.shape[3] != w.shape[1] or min(out_size(x.shape[1:3], w.shape[2:], stride, padding)) < 1:
-        raise ValueError(f"kernels of shape {tuple(w.shape)} with padding {padding} do not fit "
-                         f"images of shape {tuple(x.shape)}, channels last")
+        raise ValueError(f"kernels w of shape {tuple(w.shape)} with padding {padding} do not fit "
+                         f"images x of shape {tuple(x.shape)}, channels last")
     return _correlate(x, _as_matrix(w), w.shape[2:], stride, padding, b)
 
 

@@ -5,11 +5,15 @@ respect to its inputs; `defvjp` takes one for every input. The array namespace i
 input, so the same text runs on NumPy arrays and on any array of the array API standard. Every
 layer keeps the dtype it is given, in its output and in its gradients.
 """
+import math
+
 import numpy as np
 from array_api_compat import array_namespace, device
 from autograd.extend import defvjp, primitive
+from autograd.tracer import getval
 
 from ..blocks import in_blocks, on_host
+from ..inputs import array_of, together
 
 PRODUCTS_PER_ELEMENT = 64    # a multiplication takes so much less than an element's way from memory
 
@@ -35,6 +39,9 @@ def affine(x, w, b):
     -----
     One matrix product forward, two backward (one where x is data): O(n · inputs · outputs) each.
     """
+    for name, a, axes in (("x", x, 2), ("w", w, 2), ("b", b, 1)):
+        array_of(a, name, axes=(axes,))
+    together(x.shape[1] == w.shape[1] and b.shape == w.shape[:1], x=x, w=w, b=b)
     y = _product(x, w.T)
     y += b
     return y
@@ -70,6 +77,7 @@ def relu(x):
     -------
     array of x's shape and dtype
     """
+    array_of(x)
     if on_host(x):
         return _by_rows(lambda x, out: np.maximum(x, 0.0, out=out), x)
     return array_namespace(x).maximum(x, 0.0)
@@ -99,6 +107,9 @@ def _by_rows(f, x, *others):
 @primitive
 def add(x, y):
     """Return x + y, arrays of one shape: a residual connection. Both gradients are g itself."""
+    array_of(x, "x")
+    array_of(y, "y")
+    together(x.shape == y.shape, x=x, y=y)
     if on_host(x, y):
         return _by_rows(lambda x, y, out: np.add(x, y, out=out), x, y)
     return x + y
@@ -119,7 +130,7 @@ def tanh(x):
     -------
     array of x's shape and dtype
     """
-    return array_namespace(x).tanh(x)
+    return array_of(x).tanh(x)
 
 
 def _tanh_vjp(y, x):
@@ -157,6 +168,7 @@ def dropout(x, rate, rng):
     if not 0 <= rate < 1 or rng is None:
         raise ValueError(f"dropout needs a rate from 0 to under 1 and a generator to draw from, "
                          f"got rate={rate}, rng={rng}")
+    array_of(getval(x))
     return _masked(x, rng.random(x.shape, np.float32) >= rate, 1 / (1 - rate))
 
 
@@ -177,7 +189,7 @@ def _factors(x, kept, factor):
 @primitive
 def channels_last(x):
     """Return (n, height, width, channels) of images (n, channels, height, width)."""
-    y = array_namespace(x).permute_dims(x, (0, 2, 3, 1))
+    y = array_of(x, axes=(4,)).permute_dims(x, (0, 2, 3, 1))
     return np.ascontiguousarray(y) if on_host(y) else y
 
 
@@ -192,8 +204,8 @@ def flatten(x):
     The order is that of PyTorch, whose channels come first, so that the weights of the next layer
     have PyTorch's order too.
     """
-    xp = array_namespace(x)
-    return xp.reshape(xp.permute_dims(x, (0, 3, 1, 2)), (x.shape[0], -1))
+    xp = array_of(x, axes=(4,))
+    return xp.reshape(xp.permute_dims(x, (0, 3, 1, 2)), (x.shape[0], math.prod(x.shape[1:])))
 
 
 def _flatten_vjp(y, x):
@@ -221,8 +233,8 @@ def subsample(x, stride, channels):
     -----
     He, Zhang, Ren and Sun, CVPR 2016, section 3.3 (A): it has no parameters.
     """
-    n, h, w, c = x.shape
-    xp, first = array_namespace(x), (channels - c) // 2
+    xp, (n, h, w, c) = array_of(x, axes=(4,)), x.shape
+    first = (channels - c) // 2
     y = xp.zeros((n, -(-h // stride), -(-w // stride), channels), dtype=x.dtype, device=device(x))
     y[:, :, :, first:first + c] = x[:, ::stride, ::stride, :]
     return y
@@ -266,7 +278,9 @@ def softmax_cross_entropy(logits, labels):
     -----
     O(n · classes).
     """
-    xp = array_namespace(logits)
+    xp = array_of(logits, "logits", axes=(2,))
+    array_of(labels, "labels", "integral", (1,))
+    together(labels.shape[0] == logits.shape[0] > 0 < logits.shape[1], logits=logits, labels=labels)
     z = logits - xp.max(logits, axis=1, keepdims=True)
     log_sum = xp.log(xp.sum(xp.exp(z), axis=1))
     return xp.mean(log_sum - z[xp.arange(z.shape[0], device=device(z)), labels])

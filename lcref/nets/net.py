@@ -6,14 +6,16 @@ that a state dict of NumPy arrays is a parameter dict.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, is_array_api_obj
 from autograd.core import make_vjp
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
+from ..inputs import NUMBERS, array_of, named_arrays, real_array, together
 from .devices import register
 from .layers import softmax_cross_entropy
 from .normalisation import batch_norm, batch_norm_train, batch_statistics
@@ -149,13 +151,23 @@ class Net:
         ValueError
             x has another shape, or another dtype than the parameters.
         """
+        array_of(getval(x), "x")
         if tuple(x.shape[1:]) != self.input_shape:
-            raise ValueError(f"{self.name} takes inputs of shape (n, "
+            raise ValueError(f"{self.name} takes inputs x of shape (n, "
                              f"{', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
-        dtype = next(iter(params.values())).dtype
-        if x.dtype != dtype:
-            raise ValueError(f"the inputs of {self.name} are {x.dtype}, its parameters {dtype}")
+        named_arrays(params, "params", partial(self._fits, x.dtype))
         return self.function(params, x, training)
+
+    def _fits(self, dtype, tensor, name):
+        """Raise unless a parameter has the shape that it has in this net, and the inputs' dtype."""
+        tensor = getval(tensor)
+        if not hasattr(tensor, "affine"):       # not of parts, see lcref.inference
+            array_of(tensor, name)
+        if tuple(tensor.shape) != tuple(self.shapes.get(name, tensor.shape)):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {self.shapes[name]}")
+        if tensor.dtype != dtype:
+            raise ValueError(f"the inputs x of {self.name} are {dtype}, its parameters {name} "
+                             f"{tensor.dtype}")
 
     def check(self, params: Mapping[str, Array]) -> None:
         """Raise ValueError unless `params` fits this net; the message lists all that is wrong.
@@ -180,11 +192,13 @@ def _listed(what, names):
 
 
 def _faults_of(name, tensor, shape):
+    if not is_array_api_obj(tensor) or hasattr(tensor, "mask"):
+        return [f"{name} is of type {type(tensor).__name__}, not a plain array"]
     if tuple(tensor.shape) != tuple(shape):
         return [f"{name} has shape {tuple(tensor.shape)}, not {tuple(shape)}"]
     xp = array_namespace(tensor)
-    if not xp.isdtype(tensor.dtype, "real floating"):
-        return [f"{name} has dtype {tensor.dtype}, not a real floating one"]
+    if not xp.isdtype(tensor.dtype, "real floating") or xp.finfo(tensor.dtype).bits > 64:
+        return [f"{name} has dtype {tensor.dtype}, not a real floating one of at most 64 bits"]
     if not bool(xp.all(xp.isfinite(tensor))):
         return [f"{name} has a NaN or an infinity"]
     return []
@@ -215,7 +229,10 @@ def loss(net: Net, params: Params, x: Array, labels: Array,
 
     For the loss over a data set use `evaluate`, which works in batches and adds up in float64.
     """
-    return softmax_cross_entropy(net.apply(params, x, training), labels)
+    logits = net.apply(params, x, training)
+    array_of(labels, "labels", "integral", (1,))
+    together(x.shape[0] == labels.shape[0], x=x, labels=labels)
+    return softmax_cross_entropy(logits, labels)
 
 
 @primitive
@@ -263,6 +280,8 @@ def value_and_grad(net: Net) -> Callable[..., tuple[float, Params, Params]]:
     trained = [name for name in net.shapes if name not in fixed]
 
     def f(params, x, labels, rng=None):
+        if not isinstance(params, Mapping):
+            raise TypeError(f"params must be a dict of name to array, not {type(params).__name__}")
         grads: Params = {}
         training = Training(rng)
         register(*{type(p) for p in params.values()})
@@ -303,11 +322,13 @@ def evaluate(net: Net, params: Params, x: Array, labels: Array, batch: int = 100
         No inputs, another number of labels than of inputs, or a label outside the classes.
     """
     _check_labels(net, x, labels)
+    named_arrays(params, "params", lambda a, name: hasattr(a, "affine") or real_array(a, name))
     n = x.shape[0]
     total, wrong = 0.0, 0
     for i in range(0, n, batch):
         rows = slice(i, min(i + batch, n))
         inputs = prepare(x[rows, ...]) if prepare else x[rows, ...]
+        real_array(inputs, "x")
         y, logits = labels[rows], net.apply(params, inputs)
         xp = array_namespace(logits)
         total += float(softmax_cross_entropy(logits, y)) * y.shape[0]
@@ -316,7 +337,8 @@ def evaluate(net: Net, params: Params, x: Array, labels: Array, batch: int = 100
 
 
 def _check_labels(net, x, labels):
-    xp = array_namespace(labels)
+    xp = array_of(labels, "labels", "integral")
+    array_of(x, "x", NUMBERS, range(1, 9))
     if x.shape[0] == 0 or tuple(labels.shape) != (x.shape[0],):
         raise ValueError(f"need at least one input and as many labels, got x of shape "
                          f"{tuple(x.shape)} and labels of shape {tuple(labels.shape)}")

@@ -2,11 +2,14 @@
 
 Arrays are channels-last: (n, height, width, channels).
 """
+import math
+
 import numpy as np
 from array_api_compat import array_namespace
 from autograd.extend import defvjp, defvjp_argnums, primitive
 
 from ..blocks import channel_sums, in_rows, on_host, over_images, sum_over_pixels, workspace
+from ..inputs import array_of, together
 
 __all__ = ["batch_norm", "batch_norm_train", "batch_statistics", "local_response_norm"]
 
@@ -31,7 +34,7 @@ def batch_norm(x, gamma, beta, mean, var, eps=1e-5):
     -----
     O(n · height · width · channels). Ioffe and Szegedy, ICML 2015, arXiv 1502.03167.
     """
-    return _normalised(x, mean, gamma / array_namespace(var).sqrt(var + eps), beta)
+    return _checked(x, gamma, beta, mean, var, eps)
 
 
 def _batch_norm_vjps(argnums, y, args, kwargs):
@@ -57,7 +60,8 @@ def batch_statistics(x):
     In two passes, for the one-pass formula E[x²] − E[x]² cancels. Sums over blocks of images are
     added up in float64. Not differentiated: `batch_norm_train` knows its own statistics.
     """
-    xp, n = array_namespace(x), x.size // x.shape[-1]
+    xp, n = array_of(x, axes=(4,)), math.prod(x.shape[:3])
+    together(n > 0, x=x)
     mean = sum_over_pixels(x) / n
     if not on_host(x):
         return mean, xp.mean((x - mean) ** 2, axis=(0, 1, 2))
@@ -89,7 +93,7 @@ def batch_norm_train(x, gamma, beta, mean, var, eps=1e-5):
     With x̂ = (x − m) / √(v + ε) and N values a channel, m and v contribute so that
     ∂x = γ / √(v + ε) · (g − (Σ g + x̂ Σ g x̂) / N): Ioffe and Szegedy, section 3.
     """
-    return _normalised(x, mean, gamma / array_namespace(var).sqrt(var + eps), beta)
+    return _checked(x, gamma, beta, mean, var, eps)
 
 
 def _batch_norm_train_vjps(argnums, y, args, kwargs):
@@ -138,6 +142,7 @@ def local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0):
     -----
     O(size of x · size). Krizhevsky, Sutskever and Hinton, NIPS 2012, section 3.3.
     """
+    array_of(x, axes=(4,))
     if size % 2 == 0:
         raise ValueError(f"the window of local_response_norm has an odd size, not {size}")
     return x * (k + alpha * _neighbours(x * x, size)) ** -beta
@@ -176,6 +181,15 @@ def _centred(x, tiled_mean):
     rows = in_rows(x)
     d = workspace("centred", rows.size, rows.dtype).reshape(rows.shape)
     return np.subtract(rows, tiled_mean, out=d)
+
+
+def _checked(x, gamma, beta, mean, var, eps):
+    """γ (x − m) / √(v + ε) + β, after a look at the arrays' shapes and dtypes."""
+    array_of(x, axes=(4,))
+    for name, a in (("gamma", gamma), ("beta", beta), ("mean", mean), ("var", var)):
+        array_of(a, name, axes=(1,))
+        together(a.shape == x.shape[3:], **{name: a, "x": x})
+    return _normalised(x, mean, gamma / array_namespace(var).sqrt(var + eps), beta)
 
 
 def _normalised(x, mean, slope, beta):

@@ -3,10 +3,14 @@
 Arrays are channels-last: (n, height, width, channels). A window is a sum or maximum over
 shifted, strided views, so the same text runs on every array namespace.
 """
+import math
+
+import numpy as np
 from array_api_compat import array_namespace, device
 from autograd.extend import defvjp, primitive
 
-from ..blocks import over_images
+from ..blocks import on_host, over_images
+from ..inputs import array_of, together
 from .convolution import out_size, pad
 
 __all__ = ["average_pool", "global_average_pool", "max_pool"]
@@ -21,9 +25,9 @@ def _places(size, stride, height, width):
 
 def _output(x, size, stride, padding):
     """(slices of the padded image, one for each place in a window; an empty output)."""
+    xp, (n, h, w, c) = array_of(x, axes=(4,)), x.shape
     if 2 * padding > size:
         raise ValueError(f"padding={padding} is more than half the window, {size}")
-    xp, (n, h, w, c) = array_namespace(x), x.shape
     height, width = out_size((h, w), (size, size), stride or size, padding)
     return (_places(size, stride or size, height, width),
             xp.empty((n, height, width, c), dtype=x.dtype, device=device(x)))
@@ -55,7 +59,7 @@ def max_pool(x, size, stride=None, padding=0):
     -----
     The gradient goes to the first of equal values, row by row. O(n · outputs · size²).
     """
-    xp, (places, y) = array_namespace(x), _output(x, size, stride, padding)
+    (places, y), xp = _output(x, size, stride, padding), array_namespace(x)
 
     def work(block):
         image = pad(x[block, ...], padding, -float("inf"))
@@ -130,7 +134,9 @@ defvjp(average_pool, _average_pool_vjp)
 @primitive
 def global_average_pool(x):
     """Return the mean of every channel over the image, (n, channels). O(size of x)."""
-    return array_namespace(x).mean(x, axis=(1, 2))
+    xp = array_of(x, axes=(4,))
+    together(math.prod(x.shape[1:3]) > 0, x=x)
+    return xp.mean(np.ascontiguousarray(x) if on_host(x) else x, axis=(1, 2))
 
 
 def _global_average_pool_vjp(y, x):
