@@ -24,6 +24,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from .blocks import in_blocks, on_host
 from .compressions import Task
+from .inputs import array_of, named_arrays, named_parts, together
 from .nets.convolution import out_size, pad
 from .nets.net import Net
 from .parts import ByTensor, Codebook, Dense, LowRank, Part, Sparse, Sum
@@ -76,8 +77,8 @@ def by_tensor(theta: Part, names: Sequence[str]) -> dict[str, Part]:
 
 def _checked(part):
     if type(part) not in KINDS:
-        raise TypeError(f"inference knows {', '.join(kind.__name__ for kind in KINDS)} and their "
-                        f"sums, not {type(part).__name__}")
+        raise TypeError(f"part, theta: inference knows {', '.join(k.__name__ for k in KINDS)} and "
+                        f"their sums, not {type(part).__name__}")
     if not on_host(*(value for value in vars(part).values() if hasattr(value, "dtype"))):
         raise TypeError("inference from parts is for NumPy arrays: copy the parts to the host")
 
@@ -193,7 +194,7 @@ class Weight:
         TypeError, ValueError
             x is no NumPy array of the weights' dtype; it has another number of inputs.
         """
-        self._check(x, self.ndim == 2 and x.shape[1:] == self.shape[1:])
+        self._check(x, b, 2, lambda: x.shape[1:] == self.shape[1:])
         out = np.empty((x.shape[0], self.shape[0]), self.dtype)
 
         def work(rows):
@@ -221,9 +222,9 @@ class Weight:
         TypeError, ValueError
             x is no NumPy array of the weights' dtype; the kernels do not fit it.
         """
-        self._check(x, self.ndim == x.ndim == 4 and x.shape[3] == self.shape[1])
+        self._check(x, b, 4, lambda: x.shape[3] == self.shape[1] and min(out_size(
+            x.shape[1:3], self.shape[2:], stride, padding)) >= 1)
         size = out_size(x.shape[1:3], self.shape[2:], stride, padding)
-        self._check(x, min(size) >= 1)
         out = np.empty((x.shape[0], *size, self.shape[0]), self.dtype)
 
         def work(block):    # channels first and images last: long runs of memory in every patch
@@ -233,12 +234,13 @@ class Weight:
         in_blocks(work, x.shape[0], size[0] * size[1] * int(np.prod(self.shape[1:])))
         return out
 
-    def _check(self, x, fits):
+    def _check(self, x, b, axes, fits):
+        array_of(x, "x")
         if not on_host(x) or x.dtype != self.dtype:
-            raise TypeError(f"inference from these parts takes NumPy arrays of {self.dtype}, not "
-                            f"{type(x).__name__} of {x.dtype}")
-        if not fits:
-            raise ValueError(f"weights of shape {self.shape} do not fit inputs of shape {x.shape}")
+            raise TypeError(f"x: NumPy arrays of {self.dtype}, not {type(x).__name__} of {x.dtype}")
+        if not (self.ndim == x.ndim == axes and fits()):
+            raise ValueError(f"weights {self.shape} do not fit inputs of shape {x.shape} as x")
+        together(b is None or array_of(b, "b") and b.shape == self.shape[:1], b=b, weights=self)
 
     def _sum(self, x, stride=1):
         """Σ of the products: x (in, m), or images (in, height, width, n), to (out, positions)."""
@@ -500,6 +502,8 @@ def from_parts(params: Mapping[str, np.ndarray], tasks: Sequence[Task],
     TypeError
         Arrays of another kind than NumPy's, or of other dtypes than float32 and float64.
     """
+    named_arrays(params, "params", lambda value, name: None)
+    named_parts(thetas)
     weights = {}
     for i, task in enumerate(tasks):
         for name, part in by_tensor(thetas[i], task.names).items():

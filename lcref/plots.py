@@ -13,6 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from .inputs import NUMBERS, array_of
+from .tolerance import wide
+
 WIDTH, DPI = 9.0, 200  # inches, pixels an inch
 SMALL, TEXT, HEAD = 8.0, 9.0, 10.0  # font sizes, points
 
@@ -23,6 +26,7 @@ CORRECTIONS = "#D55E00"
 MAX_LEVELS = 16  # a part with more distinct values is drawn as a histogram
 MAX_SIDE = 120  # a matrix with more rows or columns is cropped,
 CROP = 100  # to this many
+LARGEST = 1e300  # values that can be drawn are smaller
 FEW = 0.05  # a part with a smaller share of nonzeros is drawn as dots
 
 
@@ -70,6 +74,8 @@ def draw_path(history, reference, direct):
     -------
     matplotlib.figure.Figure
     """
+    if not isinstance(history, (list, tuple)) or not all(isinstance(r, dict) for r in history):
+        raise TypeError(f"history must be a list of dicts, not {type(history).__name__}")
     if not history:
         raise ValueError("history is empty: the path needs at least one LC step")
     figure = Figure(figsize=(WIDTH, 4.0), dpi=DPI, layout="constrained")
@@ -225,10 +231,10 @@ def draw_parts(parts, w):
     matplotlib.figure.Figure
         The weights first, then the parts, then their sum where there is more than one.
     """
-    w = np.asarray(w, dtype=float)
+    w = _drawn(w, "w")
     panels = [(f"reference weights w, {w.size:,}", w, None, WEIGHTS)]
     for label, values, nonzero in parts:
-        panels.append((label, np.asarray(values, dtype=float), nonzero,
+        panels.append((label, _drawn(values, f"of parts, {label},"), nonzero,
                        COMPRESSED if nonzero is None else CORRECTIONS))
     if len(parts) > 1:
         total = np.sum([values for _, values, _, _ in panels[1:]], axis=0)
@@ -305,8 +311,8 @@ def draw_layer(name, reference, parts):
     -------
     matplotlib.figure.Figure
     """
-    shown, where = _crop(reference)
-    pieces = [(fill(label, 24), _crop(values)[0]) for label, values in parts]
+    shown, where = _crop(reference, "reference")
+    pieces = [(fill(label, 24), _crop(values, f"of parts, {label},")[0]) for label, values in parts]
     images = [("reference w", shown)]
     if len(pieces) > 1:
         images.append(("sum Δ(θ)", np.sum([values for _, values in pieces], axis=0)))
@@ -330,9 +336,18 @@ def draw_layer(name, reference, parts):
     return figure
 
 
-def _crop(values):
+def _drawn(values, name):
+    """Finite real numbers as float64."""
+    array_of(values, name, NUMBERS)
+    values = wide(values)
+    if not values.size or not np.all(np.abs(values) < LARGEST):
+        raise ValueError(f"{name} must have finite values, under {LARGEST:g}, and at least one")
+    return values
+
+
+def _crop(values, name):
     """The part of a layer that is shown, as a matrix, and the words that say which."""
-    values = np.asarray(values, dtype=float)
+    values = _drawn(values, name)
     matrix = values.reshape(values.shape[0], -1) if values.ndim > 1 else values.reshape(1, -1)
     sides = [CROP if side > MAX_SIDE else side for side in matrix.shape]
     where = f"{matrix.shape[0]} × {matrix.shape[1]}"

@@ -61,6 +61,8 @@ def is_packed(file: str | os.PathLike) -> bool:
 
 def unpack(data: bytes) -> Model:
     """Return the Model of a packed file's bytes; `load` says what is checked."""
+    if not isinstance(data, (bytes, bytearray, memoryview)):
+        raise TypeError(f"data must be the bytes of a file, not {type(data).__name__}")
     try:
         header, payload = _members(data)
     except DAMAGED as error:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..compressions import Task
-from ..inputs import on_the_host
+from ..inputs import named_arrays, named_parts, on_the_host
 from ..parts import (FLOAT_BITS, ByTensor, Codebook, Dense, LowRank, Part, Sparse, Sum, leaves,
                      position_code)
 from .model import CHUNK, DTYPES, FORMAT, convention, flat, scaled, top
@@ -45,6 +45,8 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
     -----
     O(number of weights). The file is read once before it is returned.
     """
+    named_arrays(params, "params")
+    named_parts(thetas)
     tasks, names = tuple(tasks), list(params)
     held = convention(tasks)
     streams: list[bytes] = []
@@ -53,7 +55,7 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
                 "theta": _encode(thetas[i], FLOAT_BITS[held], streams)}
                for i, task in enumerate(tasks)]
     taken = {name for task in tasks for name in task.names}
-    streams += [_floats(params[name], "float32") for name in names if name not in taken]
+    streams += [_floats(params[name], "float32", name) for name in names if name not in taken]
     header = {"format": FORMAT, "about": dict(about or {}), "storage": held,
               "tensors": _nested({name: _sides(params[name].shape) for name in names}),
               "tasks": records}
@@ -118,12 +120,12 @@ def _merged(tree):
     return {",".join(names): inner for names, inner in rows}
 
 
-def _floats(array, dtype):
+def _floats(array, dtype, name="a part"):
     """The bytes of a float32 array as another dtype that holds its values."""
     array = on_the_host(array)
     if array.dtype != np.float32:
-        raise ValueError(f"the packed file holds float32, not {array.dtype}: cast the weights "
-                         "before they are compressed")
+        raise ValueError(f"the packed file holds float32, {name} is {array.dtype}: cast the "
+                         "weights before they are compressed")
     if dtype == "bfloat16":
         words = np.ascontiguousarray(array).view(np.uint32)
         narrow, exact = (words >> 16).astype("<u2"), not np.any(words & 0xFFFF)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from .. import compressions
+from ..inputs import real_array
 from ..parts import Part, combine, leaves
 from ..text import parse
 from ..tolerance import objective_slack, squared_norm, wide
@@ -134,7 +135,8 @@ def _require_squares(w, delta):
     with np.errstate(over="ignore"):  # the largest distance is that of opposite arrays
         most = 2 * (squared_norm(_flat(w)) + squared_norm(_flat(delta)))
     if math.isinf(most):
-        raise ValueError("the weights are too large to be squared: divide both by a power of 2")
+        raise ValueError("the weights, w or theta_or_array, are too large to be squared: divide "
+                         "both by a power of 2")
 
 
 def _same_shapes(w, delta):
@@ -144,11 +146,11 @@ def _same_shapes(w, delta):
         raise ValueError(f"the result lacks {', '.join(missing)}")
     for name in w if isinstance(w, dict) else [None]:
         one, other = (w, delta) if name is None else (w[name], delta[name])
+        real_array(one, f"w[{name!r}]" if name else "w")
+        real_array(other, f"theta_or_array: {name}" if name else "theta_or_array")
         if np.shape(one) != np.shape(other):
             raise ValueError(f"{name or 'the result'} has shape {np.shape(other)}, w has "
                              f"{np.shape(one)}")
-        if not (np.all(np.isfinite(one)) and np.all(np.isfinite(other))):
-            raise ValueError(f"{name or 'the result'} has a NaN or an infinity")
 
 
 def _pairs(w, delta):

@@ -106,7 +106,7 @@ def _subject(fn, kind, seconds):
     if isinstance(fn, Program):
         return Subject(fn, kind, count)
     if not callable(fn):
-        raise TypeError(f"the thing to check must be a function, not {fn!r}")
+        raise TypeError(f"the thing to check, fn, must be a function, not {fn!r}")
     names = ("X" if kind.name == "lc" else "w", *kind.parameters)
     counts = tuple(range(count, count - kind.optional - 1, -1))
     return Subject(Function(fn, seconds), kind, require_signature(fn, counts, names))

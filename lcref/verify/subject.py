@@ -32,6 +32,10 @@ def read(raw: Any, w: np.ndarray) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
         return sum(parts[1:], start=parts[0]), parts
     if hasattr(raw, "decompress"):
         raw = raw.decompress()
+    if hasattr(raw, "mask"):
+        raise Violation("returned a masked array", raw)
+    if getattr(raw, "dtype", None) == np.longdouble != np.float64:
+        raise Violation(f"returned the dtype {raw.dtype}, w has {w.dtype}", raw)
     if not isinstance(raw, (np.ndarray, np.generic)):
         raise Violation(f"returned a {type(raw).__name__}, not a NumPy array", raw)
     theta = np.asarray(raw)
