@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..compressions import Task
-from ..inputs import named_arrays, named_parts, on_the_host
+from ..inputs import named_arrays, named_parts, on_the_host, real_array
 from ..parts import (FLOAT_BITS, ByTensor, Codebook, Dense, LowRank, Part, Sparse, Sum, leaves,
                      position_code)
 from .model import CHUNK, DTYPES, FORMAT, convention, flat, scaled, top
@@ -45,7 +45,7 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
     -----
     O(number of weights). The file is read once before it is returned.
     """
-    named_arrays(params, "params")
+    named_arrays(params, "params", _packable)
     named_parts(thetas)
     tasks, names = tuple(tasks), list(params)
     held = convention(tasks)
@@ -69,6 +69,12 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
             info.create_system = 3      # the same bytes from every system
             archive.writestr(info, array.getvalue())
     return _read_back(file.getvalue(), tasks)
+
+
+def _packable(tensor, name):
+    if "float" in str(getattr(tensor, "dtype", "float")):
+        return real_array(tensor, name)
+    raise ValueError(f"the packed file holds float32, {name} is {tensor.dtype}: cast it")
 
 
 def _read_back(data, tasks):
