@@ -14,7 +14,7 @@ from tqdm import tqdm
 from . import data, lc, nets, resume, storage
 from .compressions import Each, LowRank, Prune, Task
 from .flags import COMPRESSION
-from .inputs import disjoint_tasks
+from .loop_inputs import disjoint_tasks
 from .lsteps import SGD, Diverged
 from .nets.checkpoints import read_params, write_npz
 from .parts import Sparse, size

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .compressions import Task
-from .inputs import (disjoint_tasks, evaluation, finite, l_step_answer, nonnegative, one_of,
-                     whole)
+from .inputs import nonnegative, one_of, whole
+from .loop_inputs import disjoint_tasks, evaluation, finite, l_step_answer
 from .parts import FLOAT_BITS, FULL_BITS, Array, Part, size, storage_bits
 from .tolerance import norm
 

@@ -5,7 +5,8 @@ from typing import Any
 from array_api_compat import array_namespace
 
 from .flat import check_targets
-from .inputs import finite, real_array
+from .inputs import real_array
+from .loop_inputs import finite
 from .svd import decompose
 from .tolerance import EPS, wide
 

@@ -17,8 +17,9 @@ from array_api_compat import array_namespace, is_numpy_array
 
 from .data import batches
 from .flat import Weights, check_fit, check_targets, copies, cut, end_to_end
-from .inputs import NUMBERS, Diverged, array_of, real_array
+from .inputs import NUMBERS, array_of, real_array
 from .leastsquares import LeastSquares
+from .loop_inputs import Diverged
 
 __all__ = ["SGD", "LBFGS", "LeastSquares", "Diverged"]
 

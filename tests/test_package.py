@@ -113,7 +113,7 @@ def test_the_core_runs_on_numpy_scipy_and_array_api_compat_alone(file):
 @pytest.mark.parametrize("file", CORE, ids=in_package)
 def test_the_arrows_of_dependence_go_one_way(file):
     # beside the core: what it accepts, the published slack, and a decomposition with two drivers
-    boundary = {"inputs", "tolerance", "svd"}
+    boundary = {"inputs", "loop_inputs", "tolerance", "svd"}
     below = {"parts": set(), "projections": {"projections", "parts"}, "composition": {"parts"},
              "compressions": {"composition", "projections", "parts"},
              "lc": {"compressions", "projections", "parts"}}
