@@ -20,8 +20,8 @@ from .nets.checkpoints import read_params, write_npz
 from .parts import Sparse, size
 from .projections.lowrank import as_matrix
 from .text import parse, parse_task
-from .training import (about, check_writable, errors, inputs_of_training, problem,
-                       run_of)
+from .training import (about, check_writable, errors, inputs_of_training, run_of,
+                       training_problem)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +30,7 @@ class Job:
 
     args: Any
     dataset: data.Dataset
+    held: data.Dataset | None  # of the training set, by --hold-out
     net: nets.Net
     params: dict[str, Any]
     tasks: tuple[Task, ...]
@@ -47,9 +48,12 @@ class Job:
                 "data": {"name": self.dataset.name, "preprocessing": self.dataset.preprocessing}}
 
     def evaluate(self, params):
-        """Training loss, training and test error in percent."""
+        """Training loss, training and test error in percent, that of what was held out too."""
         train, test = (errors(self.net, params, self.dataset, part) for part in ("train", "test"))
-        return {"loss": train["loss"], "train_error": train["error"], "test_error": test["error"]}
+        held = {"held_out_error": errors(self.net, params, self.held, "test")["error"]
+                } if self.held else {}
+        return {"loss": train["loss"], "train_error": train["error"],
+                "test_error": test["error"], **held}
 
 
 def run(args) -> int:
@@ -59,13 +63,7 @@ def run(args) -> int:
         with resume.blaming(args):
             job = _prepare(args)
         with resume.opened(args, run_of(args, job.dataset, job.net, job.params)) as record:
-            with job.progress, _last_good(args, record):
-                reference, trained = _reference(job, record)
-                result = resume.compress(record, reference, job.tasks, job.l_step, job.schedule,
-                                         job.evaluate, lambda step: _show(job, record, step))
-            packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
-            summary = _summary(job, reference, result, len(packed))
-            summary["seconds"] |= {"reference": trained, "total": record.seconds}
+            summary, packed, reference, result = _outcome(job, record)
             _print(job, summary)
             if args.out:  # last, so that a full disk does not take the numbers along
                 _write_all(args.out, packed, summary, reference, result, job)
@@ -73,6 +71,32 @@ def run(args) -> int:
     if args.out and not args.quiet:
         print(f"written to {args.out}", file=sys.stderr if args.json else sys.stdout)
     return 0
+
+
+def _outcome(job, record):
+    """The summary, the packed file, the reference weights and the Result of a job."""
+    with job.progress, _last_good(job.args, record):
+        reference, trained = _reference(job, record)
+        result = resume.compress(record, reference, job.tasks, job.l_step, job.schedule,
+                                 job.evaluate, lambda step: _show(job, record, step))
+    packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
+    summary = _summary(job, reference, result, len(packed))
+    summary["seconds"] |= {"reference": trained, "total": record.seconds}
+    return summary, packed, reference, result
+
+
+def measure(args) -> dict[str, Any]:
+    """Run the job that the flags ask for, write nothing, and return its summary."""
+    with nets.threads(args.threads):
+        return _outcome(_prepare(args), resume.Record())[0]
+
+
+def reference_weights(args) -> dict[str, Any]:
+    """Train the reference net of the job that the flags ask for, and return its weights."""
+    with nets.threads(args.threads):
+        job = _prepare(args)
+        with job.progress:
+            return _reference(job, resume.Record())[0]
 
 
 def _print(job, summary):
@@ -107,7 +131,7 @@ def _prepare(args):
     schedule = _schedule(args)
     compression = parse(COMPRESSION if args.compress is None else args.compress)
     tasks = tuple(parse_task(text) for text in args.task or ())
-    dataset, net = problem(args)
+    dataset, held, net = training_problem(args)
     params = read_params(args.reference, net) if args.reference else net.init(
         np.random.default_rng(args.seed))
     tasks = tasks or (Task(tuple(net.weights), compression),)
@@ -117,7 +141,7 @@ def _prepare(args):
     disjoint_tasks(params, tasks)
     for task in tasks:
         check_budget(task.compression, {name: params[name] for name in task.names})
-    return _with_training(args, dataset, net, params, tasks, schedule)
+    return _with_training(args, dataset, held, net, params, tasks, schedule)
 
 
 def _schedule(args):
@@ -128,7 +152,7 @@ def _schedule(args):
         raise ValueError(f"--mu0, --growth and --steps: {error}") from None
 
 
-def _with_training(args, dataset, net, params, tasks, schedule):
+def _with_training(args, dataset, held, net, params, tasks, schedule):
     """The Job with its two trainings, and one progress bar over both."""
     progress = tqdm(unit="batch", disable=args.quiet or None, file=sys.stderr, leave=False,
                     dynamic_ncols=True)
@@ -141,7 +165,7 @@ def _with_training(args, dataset, net, params, tasks, schedule):
     epochs = l_step.first_epochs + (args.steps - 1) * args.epochs
     epochs += 0 if args.reference else args.reference_epochs
     progress.total = epochs * -(-len(dataset.x_train) // args.batch)
-    return Job(args, dataset, net, params, tasks, schedule, progress, train, l_step)
+    return Job(args, dataset, held, net, params, tasks, schedule, progress, train, l_step)
 
 
 def check_budget(compression, tensors):
@@ -214,7 +238,8 @@ def _summary(job, reference, result, file_bytes):
     return {
         "reference": job.evaluate(reference), "direct": job.evaluate(result.direct),
         "lc": {key: result.last.compressed_report[key]
-               for key in ("train_error", "test_error", "loss")},
+               for key in ("train_error", "test_error", "loss", "held_out_error")
+               if key in result.last.compressed_report},
         "ratio": result.ratio, "storage": storage.convention(job.tasks), "file_bytes": file_bytes,
         "feasibility": result.feasibility, "seconds": totals,
         "tasks": [str(task) for task in job.tasks], **about(job.args),
@@ -226,11 +251,13 @@ def _table(job, summary):
     net, ratio, seconds = job.net, summary["ratio"], summary["seconds"]
     activation = f" ({net.activation})" if net.activation else ""
     rows = [f"{net.name}{activation} on {job.dataset.name}; {'; '.join(summary['tasks'])}", "",
-            f"{'':20}{'train error':>13}{'test error':>13}{'training loss':>16}"]
+            f"{'':20}{'train error':>13}{'test error':>13}{'training loss':>16}"
+            + f"{'held-out error':>17}" * bool(job.held)]
     for label, key in (("reference", "reference"), ("direct compression", "direct"), ("LC", "lc")):
         row = summary[key]
         rows.append(f"{label:20}{row['train_error']:>11.2f} %{row['test_error']:>11.2f} %"
-                    f"{row['loss']:>16.2e}")
+                    f"{row['loss']:>16.2e}"
+                    + (f"{row['held_out_error']:>15.2f} %" if job.held else ""))
     chosen = summary["storage"]
     other = "float16" if chosen == "float32" else "float32"
     rows += ["", f"ratio {ratio[chosen]:.2f} with {chosen} corrections and factors, as trained; "

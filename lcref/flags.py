@@ -32,6 +32,7 @@ POSITIVE = number(float, "a positive finite number", lambda x: 0 < x < math.inf)
 FINITE = number(float, "a finite number, at least 0", lambda x: 0 <= x < math.inf)
 NUMBER = number(float, "a number, at least 0", lambda x: x >= 0)
 DECAY = number(float, "a positive number, at most 1", lambda x: 0 < x <= 1)
+SHARE = number(float, "a number, at least 0 and under 1", lambda x: 0 <= x < 1)
 MOMENTUM = number(float, "a number, at least 0 and under 1", lambda x: 0 <= x < 1)
 GROWTH = number(float, "a finite number, at least 1", lambda x: 1 <= x < math.inf)
 MU = number(float, "a finite number, at least 1e-300", lambda x: 1e-300 <= x < math.inf)
@@ -81,6 +82,9 @@ def add_net_flags(group, reference=True):
          "layout or as their authors published them (default: the environment variable "
          "LCREF_DATA)", type=path, metavar="DIR")
     if reference:
+        flag(group, "--hold-out", "share of the training set that is not trained on, and whose "
+             "error is reported too: choose between nets by it, not by the test error", 0.0,
+             type=SHARE, metavar="SHARE")
         flag(group, "--reference", f"start from these weights: {WEIGHTS}", type=path,
              metavar="FILE")
 

@@ -20,7 +20,7 @@ from .nets.checkpoints import read_params, write_npz
 from .nets.models import CHOOSE
 
 __all__ = ["about", "check_writable", "errors", "inputs_of_training", "problem", "run_eval",
-           "run_of", "run_train"]
+           "run_of", "run_train", "training_problem"]
 
 
 def problem(args) -> tuple[data.Dataset, nets.Net]:
@@ -31,6 +31,12 @@ def problem(args) -> tuple[data.Dataset, nets.Net]:
     net = nets.build(args.net, dataset.image or dataset.x_train.shape[1], dataset.classes,
                      activation)
     return dataset.shaped(net.input_shape), net
+
+
+def training_problem(args) -> tuple[data.Dataset, data.Dataset | None, nets.Net]:
+    """The same, with what --hold-out leaves of the training set, and what it holds out, if any."""
+    dataset, net = problem(args)
+    return *(dataset.split(args.hold_out) if args.hold_out else (dataset, None)), net
 
 
 def inputs_of_training(args, dataset: data.Dataset, net: nets.Net) -> dict[str, Any]:
@@ -139,7 +145,7 @@ def run_train(args) -> int:
     args = resume.arguments(args)
     with resume.blaming(args):
         _check(args)
-        dataset, net = problem(args)
+        dataset, held, net = training_problem(args)
         params = read_params(args.reference, net) if args.reference else net.init(
             np.random.default_rng(args.seed))
         train = {"sgd": _sgd, "lbfgs": _lbfgs}[args.optimizer](args, dataset, net)
@@ -148,6 +154,8 @@ def run_train(args) -> int:
         params, history = train(record, params)
         summary: dict[str, Any] = {f"{part}_error": errors(net, params, dataset, part)["error"]
                                    for part in ("test", "train")}
+        if held:
+            summary["held_out_error"] = errors(net, params, held, "test")["error"]
         summary |= {"weights": str(args.out / "weights.npz"), "seconds": record.seconds,
                     **about(args)}
         _write(args.out, params, {**summary, "epochs": history})
@@ -156,7 +164,9 @@ def run_train(args) -> int:
         print(json.dumps(summary, indent=1))
     if not args.quiet:
         print(f"{_called(net)} on {dataset.name}: test error {summary['test_error']:.2f} %, "
-              f"train error {summary['train_error']:.2f} %; {summary['weights']}",
+              f"train error {summary['train_error']:.2f} %; "
+              + (f"held-out error {summary['held_out_error']:.2f} %; " if held else "")
+              + summary["weights"],
               file=sys.stderr if args.json else sys.stdout)
     return 0
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from lcref import cli, data
+from lcref import cli, data, nets
 from lcref.data import cifar
 
 QUICK = ["--reference-epochs", "5", "--steps", "2", "--epochs", "1"]
@@ -442,3 +442,34 @@ def test_one_bit_and_one_percent_on_mnist_is_at_most_2_25_percent(mnist_weights,
     whole = ["--steps", "40", "--epochs", "20", "--first-epochs", "40", "--json", "--quiet"]
     assert cli.main(["compress", *PUBLISHED, "--reference", mnist_weights, *whole]) == 0
     assert json.loads(capsys.readouterr().out)["lc"]["test_error"] <= 2.25
+
+
+# ---- what is held out
+
+
+def test_the_error_of_what_is_held_out_is_of_images_that_no_training_saw(tmp_path, capfd):
+    flags = ["--hold-out", "0.2", "--reference-epochs", "4", "--steps", "2", "--epochs", "1"]
+    assert cli.main(["compress", *flags, "--json", "--out", str(tmp_path)]) == 0
+    out, err = capfd.readouterr()
+    summary = json.loads(out)
+    digits, net = data.load("digits"), nets.build("lenet300", (1, 8, 8), 10, "relu")
+    seen, unseen = (part.shaped(net.input_shape) for part in digits.split(0.2))
+    assert len(unseen.x_test) == 287
+    for key, file in (("reference", "reference.npz"), ("lc", "compressed.npz")):
+        with np.load(tmp_path / file) as archive:
+            params = {name: archive[name] for name in archive.files}
+        for what, x, y in (("held_out", unseen.x_test, unseen.y_test),
+                           ("train", seen.x_train, seen.y_train),
+                           ("test", seen.x_test, seen.y_test)):
+            wrong = np.mean(net.apply(params, x).argmax(axis=1) != y)
+            assert abs(summary[key][f"{what}_error"] - 100 * wrong) < 1e-9
+    assert "held-out error" in err and f"{summary['direct']['held_out_error']:.2f} %" in err
+
+
+def test_training_reports_what_is_held_out_too(tmp_path, capfd):
+    flags = ["--epochs", "1", "--out", str(tmp_path), "--json"]
+    assert cli.main(["train", *flags]) == 0
+    assert "held_out_error" not in json.loads(capfd.readouterr().out)
+    assert cli.main(["train", *flags, "--hold-out", "0.1"]) == 0
+    out, err = capfd.readouterr()
+    assert f"held-out error {json.loads(out)['held_out_error']:.2f} %" in err

@@ -270,3 +270,27 @@ def test_batches_of_a_data_set_are_rows_with_their_labels():
     rows = {row.tobytes(): label for row, label in zip(data.x_train, data.y_train.tolist())}
     for x, labels in batches(data.x_train, data.y_train, 256, np.random.default_rng(0)):
         assert [rows[row.tobytes()] for row in x] == labels.tolist()
+
+
+# ---- what is held out
+
+
+@pytest.mark.parametrize("share, number", [(0.1, 144), (0.5, 718), (0.0004, 1), (0.9995, 1436)])
+def test_a_share_of_the_training_set_is_held_out_and_the_rest_keeps_its_order(share, number):
+    digits = load("digits")     # 1,437 for training
+    rest, held = digits.split(share)
+    rows = {image.tobytes(): i for i, image in enumerate(digits.x_train)}
+    assert len(rows) == len(digits.x_train)             # no two images are the same
+    kept = [rows[image.tobytes()] for image in rest.x_train]
+    out = [rows[image.tobytes()] for image in held.x_test]
+    assert len(out) == number and sorted(kept + out) == list(range(1437)) and kept == sorted(kept)
+    assert rest.y_train.tolist() == digits.y_train[kept].tolist()
+    assert held.y_test.tolist() == digits.y_train[out].tolist()
+    assert rest.x_test is digits.x_test and held.x_train is digits.x_train
+    assert (digits.split(share)[1].x_test == held.x_test).all()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.0003, 0.9999, 2.0, -0.5])
+def test_a_share_that_leaves_one_side_empty_is_refused(share):
+    with pytest.raises(ValueError, match="of 1437 rows to hold out"):
+        load("digits").split(share)

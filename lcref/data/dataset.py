@@ -68,6 +68,37 @@ class Dataset:
         together(self.x_test.shape[1:] == self.x_train.shape[1:], x_test=self.x_test,
                  x_train=self.x_train)
 
+    def split(self, share: float) -> tuple["Dataset", "Dataset"]:
+        """Hold out a share of the training set, on which to choose between nets.
+
+        Which rows are held out depends on their number and the share alone, drawn without
+        replacement; the order of the others stays.
+
+        Parameters
+        ----------
+        share : float
+            Of the rows, rounded to a whole number of them: at least one, and not all.
+
+        Returns
+        -------
+        rest, held : Dataset
+            This data set without the rows, and one whose test set they are.
+
+        Raises
+        ------
+        ValueError
+            The share leaves nothing on one side.
+        """
+        n = self.x_train.shape[0]
+        number = round(share * n)
+        if not 0 < number < n:
+            raise ValueError(f"a share of {share:g} of {n} rows to hold out is {number} of them; "
+                             "it must be at least one, and leave one")
+        held = np.zeros(n, bool)
+        held[np.random.default_rng(0).choice(n, number, replace=False)] = True
+        return (replace(self, x_train=self.x_train[~held], y_train=self.y_train[~held]),
+                replace(self, x_test=self.x_train[held], y_test=self.y_train[held]))
+
     def shaped(self, shape: tuple[int, ...]) -> "Dataset":
         """Return this data set with inputs of another shape, such as a net's input_shape.
 
