@@ -1,4 +1,4 @@
-"""Rows and columns of the matrix of `test_inputs`: every public name, and the hostile arrays."""
+"""Rows and columns of the matrix of `test_boundary`: every public name, and the hostile arrays."""
 
 import dataclasses
 import inspect
