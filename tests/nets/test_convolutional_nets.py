@@ -187,7 +187,7 @@ def test_images_of_another_size_are_refused_with_both_shapes(name):
     params, x, labels = problem(name, 2)
     takes = ", ".join(map(str, net.input_shape))
     for wrong in (x[:, :, 1:], x.transpose(0, 2, 3, 1), x.reshape(2, -1), x[:, :, :, :, None]):
-        says = re.escape(f"{net.name} takes inputs of shape (n, {takes}), got {wrong.shape}")
+        says = re.escape(f"{net.name} takes inputs x of shape (n, {takes}), got {wrong.shape}")
         for f in (lambda: net.apply(params, wrong), lambda: evaluate(net, params, wrong, labels),
                   lambda: value_and_grad(net)(params, wrong, labels, np.random.default_rng(0))):
             with pytest.raises(ValueError, match=says):
