@@ -20,8 +20,7 @@ from .nets.checkpoints import read_params, write_npz
 from .parts import Sparse, size
 from .projections.lowrank import as_matrix
 from .text import parse, parse_task
-from .training import (about, check_writable, errors, inputs_of_training, run_of,
-                       training_problem)
+from .training import about, check_writable, inputs_of_training, report, run_of, training_problem
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +47,8 @@ class Job:
                 "data": {"name": self.dataset.name, "preprocessing": self.dataset.preprocessing}}
 
     def evaluate(self, params):
-        """Training loss, training and test error in percent, that of what was held out too."""
-        train, test = (errors(self.net, params, self.dataset, part) for part in ("train", "test"))
-        held = {"held_out_error": errors(self.net, params, self.held, "test")["error"]
-                } if self.held else {}
-        return {"loss": train["loss"], "train_error": train["error"],
-                "test_error": test["error"], **held}
+        """Training loss, and errors in percent."""
+        return report(self.net, params, self.dataset, self.held)
 
 
 def run(args) -> int:

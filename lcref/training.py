@@ -19,8 +19,8 @@ from .lsteps import LBFGS, SGD, Diverged
 from .nets.checkpoints import read_params, write_npz
 from .nets.models import CHOOSE
 
-__all__ = ["about", "check_writable", "errors", "inputs_of_training", "problem", "run_eval",
-           "run_of", "run_train", "training_problem"]
+__all__ = ["about", "check_writable", "errors", "inputs_of_training", "problem", "report",
+           "run_eval", "run_of", "run_train", "training_problem"]
 
 
 def problem(args) -> tuple[data.Dataset, nets.Net]:
@@ -62,6 +62,14 @@ def errors(net: nets.Net, params, dataset: data.Dataset, part: str) -> dict[str,
         raise FloatingPointError(f"the loss of {net.name} over the {part} set is {found['loss']}: "
                                  "its weights are too large")
     return found
+
+
+def report(net: nets.Net, params, dataset: data.Dataset,
+           held: data.Dataset | None = None) -> dict[str, float]:
+    """Training loss, training and test error in percent, and that of what was held out, if any."""
+    train, test = (errors(net, params, dataset, part) for part in ("train", "test"))
+    found = {"loss": train["loss"], "train_error": train["error"], "test_error": test["error"]}
+    return found | ({"held_out_error": errors(net, params, held, "test")["error"]} if held else {})
 
 
 def check_writable(out: Path) -> None:
@@ -152,21 +160,17 @@ def run_train(args) -> int:
     run = run_of(args, dataset, net, params)
     with nets.threads(args.threads), resume.opened(args, run) as record:
         params, history = train(record, params)
-        summary: dict[str, Any] = {f"{part}_error": errors(net, params, dataset, part)["error"]
-                                   for part in ("test", "train")}
-        if held:
-            summary["held_out_error"] = errors(net, params, held, "test")["error"]
-        summary |= {"weights": str(args.out / "weights.npz"), "seconds": record.seconds,
-                    **about(args)}
+        found = report(net, params, dataset, held)
+        summary = {**{key: found[key] for key in found if key != "loss"}, **about(args),
+                   "weights": str(args.out / "weights.npz"), "seconds": record.seconds}
         _write(args.out, params, {**summary, "epochs": history})
         record.end("done")
     if args.json:
         print(json.dumps(summary, indent=1))
     if not args.quiet:
-        print(f"{_called(net)} on {dataset.name}: test error {summary['test_error']:.2f} %, "
-              f"train error {summary['train_error']:.2f} %; "
-              + (f"held-out error {summary['held_out_error']:.2f} %; " if held else "")
-              + summary["weights"],
+        text = ", ".join(f"{part.replace('_', '-')} error {summary[f'{part}_error']:.2f} %"
+                         for part in ("test", "train", "held_out")[:3 if held else 2])
+        print(f"{_called(net)} on {dataset.name}: {text}; {summary['weights']}",
               file=sys.stderr if args.json else sys.stdout)
     return 0
 

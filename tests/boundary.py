@@ -219,7 +219,7 @@ LOOP = [Row(f"lcref.{what}", "conv|w" if name == "conv" else name,
         for what, f in STARTS.items() for name, base in BASES.items()]
 LOOP += [Row(f"lcref.{what}", "params", f, takes="objects") for what, f in STARTS.items()]
 LOOP += [Row("lcref.compress", name, lambda x, name=name: compress(BASES, lambda *given: (
-    {**half_way(*given)[0], name: x}, None)), base, refuses=EMPTY) for name, base in BASES.items()]
+    {**half_way(*given)[0], name: x}, None)), base, "start", EMPTY) for name, base in BASES.items()]
 LOOP += [Row("lcref.compress", "L step", lambda x: compress(BASES, lambda *given: x),
              takes="objects"),
          Row("lcref.compress", "evaluate", lambda x: compress(BASES, evaluate=lambda q: x),
@@ -362,7 +362,8 @@ def vector(f):
 
 
 REST = [
-    Row("storage.pack", "fc|net", lambda x: packed({**P32, "fc": x}), P32["fc"], refuses=EMPTY),
+    Row("storage.pack", "fc|net", lambda x: packed({**P32, "fc": x}), P32["fc"], refuses=EMPTY,
+        also=NOT_FINITE),   # only the shape is read
     Row("storage.pack", "bias", lambda x: packed({**P32, "bias": x}), P32["bias"]),
     Row("storage.pack", "params", lambda x: packed(x), takes="objects"),
     Row("storage.pack", "thetas", lambda x: packed(thetas=x), takes="objects"),

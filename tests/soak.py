@@ -12,7 +12,7 @@ as a command, `lcref compress` or `lcref train`:
 - unbroken; then killed up to four times by SIGKILL, SIGINT or SIGTERM, and resumed each time; all
   files must have the same bytes, but for seconds in history.json;
 - nothing is left but the result: in the folder, in that of temporary files, in the home and the
-  current folder, in /dev/shm, no process;
+  current folder, no process;
 - the resumed processes need at most ROOM more memory than the unbroken one;
 - what is walked in this process, from the same reference weights, has the same bits.
 
@@ -71,7 +71,6 @@ class Box:
         for name in self.empty:
             (root / name).mkdir()
         digits(root / "data")
-        self.shared = set(os.listdir("/dev/shm"))
         self.env = {**os.environ, "HOME": str(root / "home"), "TMPDIR": str(root / "tmp"),
                     "MPLCONFIGDIR": str(root.parent / "matplotlib"), "OPENBLAS_NUM_THREADS": "1",
                     "PYTHONPATH": str(Path(lcref.__file__).parents[1])}
@@ -117,7 +116,6 @@ class Box:
                  for file in (self.root / name).rglob("*")]
         found += {file.name for file in self.root.iterdir()} - {
             *self.empty, "data", "out", "path", "said", "whole"}
-        found += [f"/dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - self.shared]
         return [f"{file} is left behind" for file in found]
 
 

@@ -90,9 +90,9 @@ def test_milliseconds_are_those_of_one_batch_in_the_median_turn(no_torch, monkey
 BAD = {
     "an unknown net": (["--net", "resnet32"], "lenet300, lenet5, resnet20"),
     "an empty net": (["--net", ""], "lenet300, lenet5, resnet20"),
-    "no turn": (["--turns", "0"], "turns must be at least 1"),
-    "fewer than no turns": (["--turns", "-1"], "turns must be at least 1"),
-    "no thread": (["--threads", "0"], "at least 1, got 0"),
+    "no turn": (["--turns", "0"], "--turns: takes a whole number, at least 1"),
+    "fewer than no turns": (["--turns", "-1"], "--turns: takes a whole number, at least 1"),
+    "no thread": (["--threads", "0"], "from 1 to 1024, not '0'"),
 }
 
 

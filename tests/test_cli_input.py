@@ -94,9 +94,13 @@ RANGES = {      # by flag: whether only whole numbers, the least and the largest
     "--growth": (False, 1, sys.float_info.max),
     **dict.fromkeys(("--lr", "--mu", "--time-limit"), (False, 5e-324, sys.float_info.max)),
     **dict.fromkeys(("--lr-decay", "--epoch-decay"), (False, 5e-324, 1)),
-    "--momentum": (False, 0, 1 - 2**-53), "--weight-decay": (False, 0, sys.float_info.max),
+    **dict.fromkeys(("--hold-out", "--momentum"), (False, 0, 1 - 2**-53)),
+    "--weight-decay": (False, 0, sys.float_info.max),
     "--checkpoint-minutes": (False, 0, math.inf), "--max-excess": (False, 0, math.inf),
 }
+OF_THEIR_OWN = {
+    **dict.fromkeys(("--mu0", "--growth", "--steps"), "--mu0, --growth and --steps: mu0·a^k over"),
+    "--hold-out": "rows to hold out is 0 of them; it must be at least one"}
 NUMBERS = ["nan", "inf", "-inf", "-1", "0", "1e308", "1e-320", "", "abc", "1e999", str(2**63),
            str(2**64), "０", "9" * 5000, "-0", "1", "0.5", "1025", "1_0", "0x10"]
 
@@ -130,9 +134,8 @@ def test_a_number_out_of_its_range_is_refused_with_its_flag_and_every_other_is_t
         said = refused(verb, lcref(verb, *flags, f"{flag}={text}"))
         if not in_range(flag, text):
             assert f"argument {flag}: takes a" in said and repr(text)[:60] in said
-        elif last not in said:      # μ0·a^k has a range of its own
-            assert "--mu0, --growth and --steps: mu0·a^k overflows" in said
-            assert flag in ("--mu0", "--growth", "--steps")
+        elif last not in said:      # μ0·a^k has a range of its own, and a share of so many rows
+            assert flag in OF_THEIR_OWN and OF_THEIR_OWN[flag] in said
 
 
 TEXT = ["", "a\0b", "a\nb", "größe κ 🙂", "(" * 10_000, "[" * 10_000, "each(" * 2000, "-" * 10_000,
@@ -412,7 +415,7 @@ def test_weights_too_large_to_be_used_are_an_error_that_names_the_file_and_not_n
     assert "the loss of linear over the train set is " in refused(
         "compress", lcref(*["w.npz" if flag == "FILE" else flag for flag in USES["compress"]]))
     np.savez("w.npz", **plain | {W: np.full((10, 64), 1e308)})
-    assert "w.npz and plain.npz, fc1.weight: the weights are too large" in refused(
+    assert "w.npz and plain.npz, fc1.weight: w or theta_or_array is too large" in refused(
         "certify", lcref("certify", "w.npz", "plain.npz", "--compress", "quantize(k=2)"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..compressions import Task
-from ..inputs import named_arrays, named_parts, on_the_host, real_array
+from ..inputs import array_of, named_arrays, named_parts, on_the_host
 from ..parts import (FLOAT_BITS, ByTensor, Codebook, Dense, LowRank, Part, Sparse, Sum, leaves,
                      position_code)
 from .model import CHUNK, DTYPES, FORMAT, convention, flat, scaled, top
@@ -55,7 +55,9 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
                 "theta": _encode(thetas[i], FLOAT_BITS[held], streams)}
                for i, task in enumerate(tasks)]
     taken = {name for task in tasks for name in task.names}
-    streams += [_floats(params[name], "float32", name) for name in names if name not in taken]
+    rest = {name: params[name] for name in names if name not in taken}
+    named_arrays(rest, "params")
+    streams += [_floats(array, "float32", name) for name, array in rest.items()]
     header = {"format": FORMAT, "about": dict(about or {}), "storage": held,
               "tensors": _nested({name: _sides(params[name].shape) for name in names}),
               "tasks": records}
@@ -73,7 +75,7 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
 
 def _packable(tensor, name):
     if "float" in str(getattr(tensor, "dtype", "float")):
-        return real_array(tensor, name)
+        return array_of(tensor, name)
     raise ValueError(f"the packed file holds float32, {name} is {tensor.dtype}: cast it")
 
 

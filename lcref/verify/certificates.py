@@ -135,8 +135,8 @@ def _require_squares(w, delta):
     with np.errstate(over="ignore"):  # the largest distance is that of opposite arrays
         most = 2 * (squared_norm(_flat(w)) + squared_norm(_flat(delta)))
     if math.isinf(most):
-        raise ValueError("the weights, w or theta_or_array, are too large to be squared: divide "
-                         "both by a power of 2")
+        raise ValueError("w or theta_or_array is too large to be squared: divide both by a power "
+                         "of 2")
 
 
 def _same_shapes(w, delta):
