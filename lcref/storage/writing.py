@@ -62,15 +62,20 @@ def pack(params: Mapping[str, Any], tasks: Sequence[Task], thetas: Mapping[int, 
               "tensors": _nested({name: _sides(params[name].shape) for name in names}),
               "tasks": records}
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
+    return _read_back(_stored(header=text, payload=b"".join(streams)), tasks)
+
+
+def _stored(**members):
+    """The bytes of an .npz file of these bytes, not deflated."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-        for name, content in (("header", text), ("payload", b"".join(streams))):
+        for name, content in members.items():
             array = io.BytesIO()
             np.lib.format.write_array(array, np.frombuffer(content, np.uint8), (1, 0))
             info = zipfile.ZipInfo(f"{name}.npy")
             info.create_system = 3      # the same bytes from every system
             archive.writestr(info, array.getvalue())
-    return _read_back(file.getvalue(), tasks)
+    return file.getvalue()
 
 
 def _packable(tensor, name):
