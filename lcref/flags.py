@@ -45,6 +45,18 @@ def add_result_flags(verb):
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def add_choice_flags(verb, required):
+    """The folder of a sweep, and the limit by which one of its cells is chosen."""
+    verb.add_argument("dir", metavar="DIR", type=path, help="the --out of lcref sweep")
+    limit = verb.add_mutually_exclusive_group(required=required)
+    flag(limit, "--max-error", "the largest ratio with a held-out error of at most E percent",
+         type=float, metavar="E")
+    flag(limit, "--min-ratio", "the lowest held-out error with a ratio of at least R", type=float,
+         metavar="R")
+    flag(verb, "--storage", "how all ratios are counted (default: each as its cell holds its "
+         "values)", choices=("float16", "float32"))
+
+
 def path(text):
     """A path that is not empty: an unset shell variable is a mistake, not the current folder."""
     if not text or "\0" in text:

@@ -3,7 +3,7 @@
 import importlib
 
 from .flags import (COUNT, NUMBER, POSITIVE, SOME, WEIGHTS, add_checkpoint_flags,
-                    add_compression_flags, add_loop_flags, add_net_flags, add_output_flags,
+                    add_choice_flags, add_compression_flags, add_loop_flags, add_net_flags, add_output_flags,
                     add_result_flags, add_sgd_flags, add_threads, epochs, flag, path)
 from .text import kinds
 
@@ -44,6 +44,19 @@ def _compress(verbs):
     add_output_flags(output, "write model.npz (packed), history.json, reference.npz, "
                      "compressed.npz (dense), pictures there, and checkpoints meanwhile")
     add_checkpoint_flags(output, "LC step")
+
+
+def _best(verbs):
+    verb = verbs.add_parser(
+        "best", help="choose one cell of a sweep", allow_abbrev=False,
+        description="Choose the cell of the largest ratio within an error, or of the lowest error "
+        "within a ratio, by the error on the training data that hold-out = 0.1 in the file of the "
+        "sweep kept out of training; its test error is reported beside it. Prints the command "
+        "that makes the model again. Exit status 1: no cell is within the limit; the nearest one "
+        "is named.", epilog="For example: lcref best sweep --max-error 2.5")
+    verb.set_defaults(run=_command("choice", "run_best"))
+    add_choice_flags(verb, required=True)
+    add_result_flags(verb)
 
 
 def _train(verbs):
@@ -176,4 +189,4 @@ def _vectors(verbs):
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-VERBS = (_compress, _train, _eval, _info, _export, _verify, _certify, _vectors, _bench)
+VERBS = (_compress, _best, _train, _eval, _info, _export, _verify, _certify, _vectors, _bench)
