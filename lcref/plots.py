@@ -32,20 +32,21 @@ FEW = 0.05  # a part with a smaller share of nonzeros is drawn as dots
 
 def path_figure(history, reference, direct, file):
     """Write the picture of `draw_path` to `file` and return its path."""
-    return _save(draw_path(history, reference, direct), file)
+    return save(draw_path(history, reference, direct), file)
 
 
 def parts_figure(parts, w, file):
     """Write the picture of `draw_parts` to `file` and return its path."""
-    return _save(draw_parts(parts, w), file)
+    return save(draw_parts(parts, w), file)
 
 
 def layer_figure(name, reference, parts, file):
     """Write the picture of `draw_layer` to `file` and return its path."""
-    return _save(draw_layer(name, reference, parts), file)
+    return save(draw_layer(name, reference, parts), file)
 
 
-def _save(figure, file):
+def save(figure, file):
+    """Write a figure to `file` and return its path."""
     file = Path(file)
     figure.savefig(file, format="png", metadata={"Software": None})
     return file
@@ -87,8 +88,8 @@ def draw_path(history, reference, direct):
     right.plot(x, feasibility, color=COMPRESSED, marker="o", markersize=3, linewidth=1.4)
     right.set_ylabel("feasibility ‖w − Δ(θ)‖ / ‖w‖", fontsize=TEXT)
 
-    _log_axis(left, values)
-    _log_axis(right, feasibility)
+    log_axis(left, values)
+    log_axis(right, feasibility)
     for axes in (left, right):
         _path_axis(axes, history, x)
     last = {"compressed net Δ(θ)": history[-1].get("compressed_test_error"),
@@ -139,7 +140,7 @@ def _draw_errors(axes, history, reference, direct, x):
     return np.concatenate(drawn) if drawn else np.zeros(0)
 
 
-def _log_axis(axes, values):
+def log_axis(axes, values):
     """Logarithmic y, with a linear stretch down to 0 where a value is 0."""
     values = values[np.isfinite(values)]
     positive = values[values > 0]

@@ -38,7 +38,7 @@ def curves(axes):
 
 def written(figure, tmp_path):
     """The pixels of a figure, saved the way the module saves them."""
-    file = plots._save(figure, tmp_path / "figure.png")
+    file = plots.save(figure, tmp_path / "figure.png")
     assert file == tmp_path / "figure.png"
     pixels = imread(file)
     assert pixels.shape[1] == 1800
