@@ -59,6 +59,19 @@ def _best(verbs):
     add_result_flags(verb)
 
 
+def _plot(verbs):
+    verb = verbs.add_parser(
+        "plot", help="pictures of a sweep, and a page to look at it", allow_abbrev=False,
+        description="Draw the test error and the training loss of every cell of a sweep against "
+        "its ratio, with the Pareto front, as error-ratio.png and loss-ratio.png, and write "
+        "report.html, one page with both, in which a point shows its settings, and a table to "
+        "sort; it needs no network. With a limit, the page also shows the cell that lcref best "
+        "chooses.", epilog="For example: lcref plot sweep --max-error 2.5")
+    verb.set_defaults(run=_command("sweep_plots", "run_plot"))
+    add_choice_flags(verb, required=False)
+    add_output_flags(verb, "write the three files there (default: DIR)")
+
+
 def _train(verbs):
     verb = verbs.add_parser(
         "train", help="train a reference net", allow_abbrev=False,
@@ -189,4 +202,4 @@ def _vectors(verbs):
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-VERBS = (_compress, _best, _train, _eval, _info, _export, _verify, _certify, _vectors, _bench)
+VERBS = (_compress, _plot, _best, _train, _eval, _info, _export, _verify, _certify, _vectors, _bench)
