@@ -45,18 +45,6 @@ def add_result_flags(verb):
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-def add_choice_flags(verb, required):
-    """The folder of a sweep, and the limit by which one of its cells is chosen."""
-    verb.add_argument("dir", metavar="DIR", type=path, help="the --out of lcref sweep")
-    limit = verb.add_mutually_exclusive_group(required=required)
-    flag(limit, "--max-error", "the largest ratio with a held-out error of at most E percent",
-         type=float, metavar="E")
-    flag(limit, "--min-ratio", "the lowest held-out error with a ratio of at least R", type=float,
-         metavar="R")
-    flag(verb, "--storage", "how all ratios are counted (default: each as its cell holds its "
-         "values)", choices=("float16", "float32"))
-
-
 def path(text):
     """A path that is not empty: an unset shell variable is a mistake, not the current folder."""
     if not text or "\0" in text:
@@ -157,6 +145,18 @@ def add_checkpoint_flags(group, after):
     flag(group, "--checkpoint-minutes", f"with --out, how often a checkpoint is written besides "
          f"the one after every {after}; the last two are kept until the run has ended", 10.0,
          type=NUMBER, metavar="N")
+
+
+def add_choice_flags(verb, required):
+    """The folder of a sweep, and the limit by which one of its cells is chosen."""
+    verb.add_argument("dir", metavar="DIR", type=path, help="the --out of lcref sweep")
+    limit = verb.add_mutually_exclusive_group(required=required)
+    flag(limit, "--max-error", "the largest ratio with a held-out error of at most E percent",
+         type=FINITE, metavar="E")
+    flag(limit, "--min-ratio", "the lowest held-out error with a ratio of at least R", type=FINITE,
+         metavar="R")
+    flag(verb, "--storage", "how all ratios are counted (default: each as its cell holds its "
+         "values)", choices=("float16", "float32"))
 
 
 def add_output_flags(group, written):

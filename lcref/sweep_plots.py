@@ -180,6 +180,8 @@ def _ratio_axis(axes, values):
 def run_plot(args) -> int:
     """lcref plot: write the two pictures and the page, and print where they are."""
     write_page = _report()
+    if args.out:
+        check_writable(args.out)
     cells, failed = finished(results(args.dir))
     if not cells:
         raise ValueError(f"all {len(failed)} cells in {args.dir} failed, the first with "
@@ -201,7 +203,6 @@ def run_plot(args) -> int:
 def _write(cells, args, write_page):
     """Write the three files; return their paths as texts."""
     out = args.out or args.dir
-    check_writable(out)
     out.mkdir(parents=True, exist_ok=True)
     return [str(file) for file in (
         error_ratio_figure(cells, out / "error-ratio.png", args.storage),

@@ -3,8 +3,9 @@
 import importlib
 
 from .flags import (COUNT, NUMBER, POSITIVE, SOME, WEIGHTS, add_checkpoint_flags,
-                    add_choice_flags, add_compression_flags, add_loop_flags, add_net_flags, add_output_flags,
-                    add_result_flags, add_sgd_flags, add_threads, epochs, flag, path)
+                    add_choice_flags, add_compression_flags, add_loop_flags, add_net_flags,
+                    add_output_flags, add_result_flags, add_sgd_flags, add_threads, epochs, flag,
+                    path)
 from .text import kinds
 
 __all__ = ["VERBS"]
@@ -202,4 +203,5 @@ def _vectors(verbs):
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-VERBS = (_compress, _plot, _best, _train, _eval, _info, _export, _verify, _certify, _vectors, _bench)
+VERBS = (_compress, _plot, _best, _train, _eval, _info, _export, _verify, _certify, _vectors,
+         _bench)
