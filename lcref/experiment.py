@@ -56,7 +56,7 @@ def run(args) -> int:
     args = resume.arguments(args)
     with nets.threads(args.threads):
         with resume.blaming(args):
-            job = _prepare(args)
+            job = prepare(args)
         with resume.opened(args, run_of(args, job.dataset, job.net, job.params)) as record:
             summary, packed, reference, result = _outcome(job, record)
             _print(job, summary)
@@ -83,13 +83,13 @@ def _outcome(job, record):
 def measure(args) -> dict[str, Any]:
     """Run the job that the flags ask for, write nothing, and return its summary."""
     with nets.threads(args.threads):
-        return _outcome(_prepare(args), resume.Record())[0]
+        return _outcome(prepare(args), resume.Record())[0]
 
 
 def reference_weights(args) -> dict[str, Any]:
     """Train the reference net of the job that the flags ask for, and return its weights."""
     with nets.threads(args.threads):
-        job = _prepare(args)
+        job = prepare(args)
         with job.progress:
             return _reference(job, resume.Record())[0]
 
@@ -117,7 +117,7 @@ def _last_good(args, record):
         raise Diverged(f"{error}; {file} holds the last good weights", **vars(error)) from error
 
 
-def _prepare(args):
+def prepare(args):
     """The Job, or an error: everything that can be wrong is looked at here."""
     if args.compress is not None and args.task:
         raise ValueError("give either --compress for all weights or --task, not both")

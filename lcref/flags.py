@@ -136,6 +136,17 @@ def add_sgd_flags(group):
     add_threads(group)
 
 
+def add_job_flags(verb):
+    """All that makes the result of lcref compress."""
+    net = verb.add_argument_group("the net and its data")
+    add_net_flags(net)
+    flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=COUNT,
+         metavar="N")
+    add_compression_flags(verb.add_argument_group("the compression"))
+    add_loop_flags(verb.add_argument_group("the LC algorithm"))
+    add_sgd_flags(verb.add_argument_group("its L steps"))
+
+
 def add_checkpoint_flags(group, after):
     """--resume and how often checkpoints are written."""
     flag(group, "--resume", "go on with the run in DIR that was stopped, to the same bits; all "

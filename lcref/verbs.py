@@ -2,10 +2,9 @@
 
 import importlib
 
-from .flags import (COUNT, NUMBER, POSITIVE, SOME, WEIGHTS, add_checkpoint_flags,
-                    add_choice_flags, add_compression_flags, add_loop_flags, add_net_flags,
-                    add_output_flags, add_result_flags, add_sgd_flags, add_threads, epochs, flag,
-                    path)
+from .flags import (COUNT, NUMBER, POSITIVE, SOME, THREADS, WEIGHTS, add_checkpoint_flags,
+                    add_choice_flags, add_job_flags, add_net_flags, add_output_flags,
+                    add_result_flags, add_sgd_flags, add_threads, epochs, flag, path)
 from .text import kinds
 
 __all__ = ["VERBS"]
@@ -34,17 +33,37 @@ def _compress(verbs):
         "a weight in each layer plus 1% corrections over the net.",
         epilog=f"Compressions: {kinds()}; A + B is sum(A, B).".replace("%", "%%"))
     verb.set_defaults(run=_command("experiment", "run"))
-    net = verb.add_argument_group("the net and its data")
-    add_net_flags(net)
-    flag(net, "--reference-epochs", "epochs of training of the reference", 60, type=COUNT,
-         metavar="N")
-    add_compression_flags(verb.add_argument_group("the compression"))
-    add_loop_flags(verb.add_argument_group("the LC algorithm"))
-    add_sgd_flags(verb.add_argument_group("its L steps"))
+    add_job_flags(verb)
     output = verb.add_argument_group("output")
     add_output_flags(output, "write model.npz (packed), history.json, reference.npz, "
                      "compressed.npz (dense), pictures there, and checkpoints meanwhile")
     add_checkpoint_flags(output, "LC step")
+
+
+def _sweep(verbs):
+    verb = verbs.add_parser(
+        "sweep", help="compress a net in many ways, on all cores or a cluster", allow_abbrev=False,
+        description="Run every cell of a design, each what lcref compress does with some flags, "
+        "and write the result of each to a file of its own in DIR. Cells that have a result are "
+        "not run again, so the same command goes on with a sweep that was stopped. Exit status 0: "
+        "all cells have results, 1: some failed, and their files say why.",
+        epilog="With MPI: mpiexec -n 3 lcref sweep FILE --out DIR --executor mpi, one of whose "
+        "processes hands out the cells. DIR must be on a file system that all workers see.")
+    verb.set_defaults(run=_command("sweep_command", "run"))
+    verb.add_argument("file", metavar="FILE", type=path, help="the design, in TOML or JSON: "
+                      "settings of all cells, [[grid]] and [[random]], see the README")
+    verb.add_argument("--out", required=True, type=path, metavar="DIR",
+                      help="where the results go, or are")
+    flag(verb, "--executor", "where cells run: processes of this machine, dask://HOST:PORT of a "
+         "scheduler, or mpi", "processes", metavar="WHERE")
+    flag(verb, "--workers", "processes on this machine (default: the cores)", type=THREADS,
+         metavar="N")
+    add_threads(verb, "cores to use in each cell; a result is the same with any number")
+    flag(verb, "--data-dir", "as of lcref compress", type=path, metavar="DIR")
+    verb.add_argument("--list", action="store_true", help="run nothing; print how many cells there "
+                      "are, have results and failed, and the first few")
+    verb.add_argument("--retry-failed", action="store_true", help="run failed cells once more")
+    add_output_flags(verb, None)
 
 
 def _best(verbs):
@@ -203,5 +222,5 @@ def _vectors(verbs):
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
-VERBS = (_compress, _plot, _best, _train, _eval, _info, _export, _verify, _certify, _vectors,
-         _bench)
+VERBS = (_compress, _sweep, _plot, _best, _train, _eval, _info, _export, _verify, _certify,
+         _vectors, _bench)

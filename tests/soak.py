@@ -215,7 +215,7 @@ def walked(one, box):
     args = cli._arguments([one["verb"], "--quiet", *one["flags"]])
     args.data_dir = args.data_dir and box.root / "data"
     with nets.threads(args.threads):
-        job = experiment._prepare(args)
+        job = experiment.prepare(args)
         job.progress.close()
         whole = box.root / "whole"
         if whole.exists():

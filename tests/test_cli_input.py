@@ -41,6 +41,8 @@ def lcref(tmp_path, monkeypatch, capsys):
         (tmp_path / folder).mkdir()
     (tmp_path / "busy" / "checkpoint-000001.npz").touch()
     (tmp_path / "text").write_text("hello\n")
+    (tmp_path / "design.toml").write_text("net = 'nothing'\n")
+    (tmp_path / "mnist.toml").write_text("data = 'mnist'\n")
     (tmp_path / "input_target.py").write_text(TARGETS)
     for name in ("ref.npz", "model.npz"):
         np.savez(tmp_path / name, **{name: np.ones(shape) for name, shape in SHAPES.items()})
@@ -68,6 +70,7 @@ LAST = "has not ended"      # the folder "busy" is refused after everything else
 BASE = {
     "compress": (["--out", "busy", "--quiet"], LAST),
     "train": (["--out", "busy", "--quiet", "--net", "linear"], LAST),
+    "sweep": (["design.toml", "--out", "new"], "the first cell: unknown net 'nothing'"),
     "eval": (["nowhere.npz", "--net", "linear"], "no file nowhere.npz"),
     "info": (["nowhere.npz"], "no file nowhere.npz"),
     "export": (["nowhere.npz", "--to", "npz"], "no file nowhere.npz"),
@@ -92,7 +95,8 @@ RANGES = {      # by flag: whether only whole numbers, the least and the largest
     **dict.fromkeys(("--reference-epochs", "--epochs", "--first-epochs", "--seed"),
                     (True, 0, math.inf)),
     **dict.fromkeys(("--steps", "--batch", "--turns", "--max-examples"), (True, 1, math.inf)),
-    "--threads": (True, 1, 1024), "--mu0": (False, 1e-300, sys.float_info.max),
+    **dict.fromkeys(("--threads", "--workers"), (True, 1, 1024)),
+    "--mu0": (False, 1e-300, sys.float_info.max),
     "--growth": (False, 1, sys.float_info.max),
     **dict.fromkeys(("--lr", "--mu", "--time-limit"), (False, 5e-324, sys.float_info.max)),
     **dict.fromkeys(("--lr-decay", "--epoch-decay"), (False, 5e-324, 1)),
@@ -166,7 +170,8 @@ def test_a_text_that_makes_no_sense_is_refused_with_its_flag_or_itself(verb, fla
 @pytest.mark.parametrize("verb, flag", PATHS)
 def test_a_path_that_is_wrong_is_named(verb, flag, lcref, tmp_path):
     flags, _ = BASE[verb]
-    flags = [*flags, "--data", "mnist"] if flag == "--data-dir" else flags
+    if flag == "--data-dir":
+        flags = ["mnist.toml", *flags[1:]] if verb == "sweep" else [*flags, "--data", "mnist"]
     if flag == "--out":
         flags = flags[2:] if flags[0] == "--out" else flags
         if verb == "export":
@@ -179,8 +184,9 @@ def test_a_path_that_is_wrong_is_named(verb, flag, lcref, tmp_path):
              "one with a NUL", "text/below": "text", "x" * 300: "x" * 255, "text": "text",
              "busy" if flag == "--out" else "missing": None}
     for path, named in wrong.items():
-        if (verb, path) in (("export", "text"), ("vectors", "busy"), ("plot", "busy"),
-                            ("plot", "x" * 300)):
+        if (verb, flag, path) in (("export", "--out", "text"), ("vectors", "--out", "busy"),
+                                  ("sweep", "--out", "busy"), ("plot", "--out", "busy"),
+                                  ("plot", "--out", "x" * 300)):
             continue        # these are right, or found out where they are made
         said = refused(verb, lcref(verb, *flags, f"{flag}={path}"))
         assert (named or path) in said, path
