@@ -31,7 +31,6 @@ import gc
 import json
 import os
 import platform
-import shlex
 import shutil
 import signal
 import statistics
@@ -316,7 +315,8 @@ def summary(lines, minutes):
     by_process = {line["pid"]: [each for each in lines if each["pid"] == line["pid"]]
                   for line in lines}
     return {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": f"python tests/soak.py --minutes {minutes:.0f} --seed {lines[0]['seed']} "
+                   "--out DIR",
         "date": datetime.date.today().isoformat(),
         "machine": {"processor": processor(), "cores": os.cpu_count(),
                     "system": platform.system()},
