@@ -205,11 +205,15 @@ class _Driver:
                 done = wait(self.running, PATIENCE, FIRST_COMPLETED).done
                 if not (done or isinstance(self.executor, Processes)):
                     self._submit(int).cancel()      # a cluster that is gone may say so only here
-                for future in sorted(done, key=lambda future: _error(future) is not None):
+                for future in sorted(done, key=self._order):
                     self._take(future, self.running.pop(future))
         finally:
             for future in self.running:
                 future.cancel()
+
+    def _order(self, future):
+        """Those that failed last, and else as the design has them."""
+        return _error(future) is not None, self.running[future].number
 
     def _to_do(self) -> Iterator[_Job]:
         """The cells without a result, each once."""
