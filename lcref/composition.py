@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from . import parts
-from .inputs import checked, common_scale, in_range, weights
+from .inputs import checked, in_range, scale_of, weights
 from .parts import Array, ByTensor, Layout, Part, add, combine, leaves, size
 from .tolerance import squared_norm, sum_slack, wide
 
@@ -330,7 +330,7 @@ def _objective(terms, w, mu):
     It is infinite until every part is set. The unit is a power of two that keeps the squares of
     w's entries within range.
     """
-    unit = common_scale(leaves(w))
+    unit = scale_of(*leaves(w))
 
     def cost(thetas, deltas):
         if None in thetas:

@@ -44,7 +44,7 @@ def array_of(x, name="x", kinds="real floating", axes=None):
 def real_array(w, name="w"):
     """The namespace of w, a finite real floating array; raise naming the argument otherwise."""
     xp = array_of(w, name)
-    if not bool(xp.all(xp.isfinite(w))):
+    if not math.isfinite(largest_magnitude(w)):
         raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
     return xp
 
@@ -247,19 +247,35 @@ def flag(value, name):
     return bool(value)
 
 
-def moderate(w):
-    """(x, s) with w = x·s, x float64 and s a power of two: squares neither overflow nor vanish.
-
-    s is 1 unless the largest magnitude lies outside [1e-100, 1e100], so the usual w is not copied
-    twice. Sums over x are accumulated in float64.
-    """
+def largest_magnitude(w):
+    """max abs(w), a float; 0 of nothing, and NaN where there is one."""
     xp = array_namespace(w)
-    x = xp.astype(w, xp.float64)
-    largest = float(xp.max(xp.abs(x))) if math.prod(w.shape) else 0.0
-    if largest == 0 or 1e-100 <= largest <= 1e100:
-        return x, 1.0
-    scale = 2.0 ** (math.frexp(largest)[1] - 1)
-    return x / scale, scale
+    return max(float(xp.max(w)), -float(xp.min(w))) if math.prod(w.shape) else 0.0
+
+
+def scale_of(*arrays):
+    """A power of two s for which the squares of all w / s neither overflow nor vanish.
+
+    It is 1 unless the largest magnitude lies outside [1e-100, 1e100].
+    """
+    return scale_at(max(map(largest_magnitude, arrays), default=0.0))
+
+
+def scale_at(most):
+    """The same where the largest magnitude is known."""
+    return 1.0 if most == 0 or 1e-100 <= most <= 1e100 else 2.0 ** (math.frexp(most)[1] - 1)
+
+
+def moderate(w):
+    """(x, s) with w = x·s, x float64 and s as of `scale_of`; x may be w itself."""
+    s = scale_of(w)
+    return scaled(w, s), s
+
+
+def scaled(w, s):
+    """w / s in float64; w itself where it is that already."""
+    x = array_namespace(w).astype(w, array_namespace(w).float64, copy=False)
+    return x if s == 1 else x / s
 
 
 def on_the_host(array):
@@ -268,13 +284,6 @@ def on_the_host(array):
         array = to_device(array, "cpu")
     return np.asarray(array) if isinstance(array, (np.ndarray, np.generic)) else np.from_dlpack(
         array)
-
-
-def common_scale(arrays):
-    """The s of `moderate` for all the arrays together."""
-    largest = [array_namespace(t).max(array_namespace(t).abs(t)) for t in arrays
-               if math.prod(t.shape)]
-    return moderate(array_namespace(*largest).stack(largest))[1] if largest else 1.0
 
 
 def one_of(value, name, known):

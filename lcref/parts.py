@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from .inputs import fields_of
 
 Array = Any  # of any namespace of the array API standard
 FLOAT_BITS = {"float16": 16, "float32": 32}  # of corrections and factors, by convention
+BLOCK = 30_000  # entries that are worked on at a time: few enough to stay in the cache
 STATUSES = ("exact", "certified", "stationary", "unconverged")  # from the strongest claim down
 FULL_BITS = 32  # of everything else that is stored in full: codebook entries, untouched tensors
 
@@ -26,6 +28,26 @@ FULL_BITS = 32  # of everything else that is stored in full: codebook entries, u
 def size(array: Array) -> int:
     """Number of entries, from the shape alone."""
     return math.prod(array.shape)
+
+
+def block_ends(vector: Array) -> list[tuple[int, int]]:
+    """Where blocks of a vector start and stop: of a NumPy array; on a device it is one block."""
+    n = size(vector)
+    step = BLOCK if is_numpy_array(vector) else max(n, 1)
+    return [(i, min(i + step, n)) for i in range(0, n, step)]
+
+
+def in_blocks(function: Callable, *vectors: Array) -> Array:
+    """function(*vectors), one entry for each of theirs, a block at a time: no large temporaries."""
+    ends = block_ends(vectors[0])
+    if len(ends) < 2:
+        return function(*vectors)
+    found = None
+    for i, j in ends:
+        block = function(*(v[i:j] for v in vectors))
+        found = np.empty(ends[-1][1], block.dtype) if found is None else found
+        found[i:j] = block
+    return found
 
 
 def leaves(tree: Any) -> list[Any]:
@@ -123,8 +145,9 @@ class Codebook(Part):
 
     def decompress(self):
         xp = array_namespace(self.entries)
-        codes = xp.astype(xp.reshape(self.codes, (-1,)), xp.int64)
-        return _laid_out(xp.reshape(xp.take(self.entries, codes), self.codes.shape), self.layout)
+        dense = in_blocks(lambda codes: xp.take(self.entries, xp.astype(codes, xp.int64)),
+                          xp.reshape(self.codes, (-1,)))
+        return _laid_out(xp.reshape(dense, self.codes.shape), self.layout)
 
     def _bits(self, width):
         xp = array_namespace(self.codes)

@@ -6,24 +6,24 @@ from typing import Any
 
 from array_api_compat import array_namespace
 
-from .inputs import NUMBERS, array_of, common_scale, moderate, together
-from .parts import Array, leaves, size
+from .inputs import NUMBERS, array_of, largest_magnitude, moderate, scale_of, together
+from .parts import Array, block_ends, leaves, size
 
 EPS = 2.0**-52  # sums are accumulated in float64 whatever the dtype of w
 TINY = 2.0**-1022
 
 
 def wide(x: Array) -> Array:
-    """The array in float64."""
+    """The array in float64; itself where it is that already."""
     xp = array_of(x, "x", (*NUMBERS, "bool"))
-    return xp.astype(x, xp.float64)
+    return xp.astype(x, xp.float64, copy=False)
 
 
 def squared_norm(x: Array) -> float:
     """‖x‖², accumulated in float64, as a Python float."""
     x = wide(x)
     x = array_namespace(x).reshape(x, (-1,))  # a sum in the order of C, in any layout
-    return float(array_namespace(x).sum(x * x))
+    return sum(float(array_namespace(x).sum(x[i:j] * x[i:j])) for i, j in block_ends(x))
 
 
 def norm(x: Array) -> float:
@@ -72,12 +72,12 @@ def objective_slack(w: Array, theta: Array, spread: float | None = None,
     if n == 0:
         return 0.0
     limits = xp.finfo(w.dtype)
-    s = common_scale([w, theta])
+    s = scale_of(w, theta)
     x, y = wide(w) / s, wide(theta) / s
     spread = squared_norm(x) if spread is None else spread / s / s
     distance = math.sqrt(squared_norm(x - y))
     first_order = 0.0 if stationary else math.sqrt(squared_norm(y)) * distance
-    largest = max(float(xp.max(xp.abs(x))), float(xp.max(xp.abs(y))), largest / s)
+    largest = max(largest_magnitude(x), largest_magnitude(y), largest / s)
     half = float(limits.smallest_normal) * float(limits.eps) / 2 / s
     subnormal = n * half**2 + (0.0 if stationary else 2 * half * math.sqrt(n) * distance)
     return (slack(n, float(limits.eps), spread, first_order, largest) + subnormal) * s * s
@@ -103,8 +103,7 @@ def sum_slack(w: Any, deltas: Sequence[Any], objective: float, unit: float) -> f
         for tensor in tree:
             array_of(tensor, name)
     norms = [math.hypot(*(norm(t) / unit for t in tree)) for tree in trees]
-    largest = max((float(array_namespace(t).max(array_namespace(t).abs(t))) / unit
-                   for tree in trees for t in tree if size(t)), default=0.0)
+    largest = max(largest_magnitude(t) / unit for tree in trees for t in tree)
     limits = array_namespace(trees[0][0]).finfo(trees[0][0].dtype)
     n, smallest = sum(map(size, trees[0])), float(limits.smallest_normal * limits.eps) / unit
     subnormal = n * smallest**2 + 2 * len(trees) * smallest * math.sqrt(n * objective)

@@ -7,15 +7,17 @@ function takes one array, or a list or dict of arrays that have a codebook each 
 """
 
 import dataclasses
+import math
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
-from ..inputs import common_scale, real_array, whole
-from ..parts import ByTensor, Layout, Sum, combine, leaves, size
+from ..inputs import largest_magnitude, real_array, scale_of, scaled, whole
+from ..parts import ByTensor, Layout, Sparse, Sum, combine, in_blocks, leaves, size
 from ..tolerance import wide
 from .outliers import kmeans_with_outliers
-from .prune import l0_ball
+from .prune import largest
 from .quantize import binary, kmeans, nearest, signs
 
 
@@ -92,7 +94,7 @@ def scaled_binary_l0(w: Any, kappa: int) -> Sum:
     2107.04380.
     """
     return _learned(w, 1, kappa, lambda t: binary(t, scale=True), abs,
-                    lambda t, entries: signs(t, entries[0], "scaled"))
+                    lambda t, entries: signs(t, float(entries[0]), "scaled"))
 
 
 def kmeans_l0(w: Any, k: int, kappa: int) -> Sum:
@@ -147,7 +149,7 @@ def kmeans_l0(w: Any, k: int, kappa: int) -> Sum:
         xp = array_namespace(t)
         entries = xp.unique_values(xp.astype(entries, t.dtype))
         return dataclasses.replace(nearest(t, entries), stored="free")
-    return _learned(w, k, kappa, lambda t: kmeans(t, k), lambda t: t, book)
+    return _learned(w, k, kappa, lambda t: kmeans(t, k), lambda t: 1 * t, book)
 
 
 def _codebook_each(w, codebook, count):
@@ -177,34 +179,57 @@ def _checked(w, kappa):
 
 def _corrected(w, books, kappa, gap=0.0):
     """The codebooks, one for each array of w, with their κ largest residuals corrected."""
-    layout = Layout.of(w) if isinstance(w, (list, dict)) else None
+    layout, tensors = Layout.of(w) if isinstance(w, (list, dict)) else None, leaves(w)
     each = iter(books)
-    books = combine(lambda t: next(each), w)
-    residual = combine(lambda t, theta: wide(t) - wide(theta.decompress()), w, books)
-    residual = residual if layout is None else layout.join(residual)
-    xp, dtype = array_namespace(residual), leaves(w)[0].dtype
-    if kappa and float(xp.max(xp.abs(residual))) > float(xp.finfo(dtype).max):
-        raise ValueError(f"a weight of w is farther from its codebook than {dtype} can hold")
-    s = l0_ball(residual, kappa)
-    values = xp.astype(s.values, dtype)
-    s = dataclasses.replace(s, values=values, layout=layout)
-    theta = books if layout is None else ByTensor(books)
+    theta = next(each) if layout is None else ByTensor(combine(lambda t: next(each), w))
+    pairs = list(zip(tensors, books))
+    xp, rounded = array_namespace(*tensors), [_residual(*pair) for pair in pairs if kappa]
+    rounded = xp.concat(rounded) if kappa else xp.reshape(tensors[0], (-1,))[:0]
+    kept = largest(rounded, kappa, lambda i: _residuals_at(pairs, i))
+    values = xp.take(rounded, kept)
+    if not math.isfinite(largest_magnitude(values)):  # an infinite one is among the largest
+        raise ValueError(f"a weight of w is farther from its codebook than {values.dtype} can hold")
+    shape = tuple(w.shape) if layout is None else (sum(map(size, tensors)),)
+    s = Sparse(kept, values, shape, layout)
     return Sum((theta, s), "certified" if gap else "exact", gap)
+
+
+def _residual(t, book):
+    """w − Δ(θ) as a vector, rounded to w's dtype as corrections are."""
+    xp, flat, entries = array_namespace(t), array_namespace(t).reshape(t, (-1,)), wide(book.entries)
+
+    def residual(x, codes):
+        found = scaled(x, 1) - xp.take(entries, xp.astype(codes, xp.int64))
+        return xp.astype(found, t.dtype, copy=False)
+    with np.errstate(over="ignore"):
+        return in_blocks(residual, flat, xp.reshape(book.codes, (-1,)))
+
+
+def _residuals_at(pairs, i):
+    """abs(w − Δ(θ)) in float64 at ascending positions in the arrays laid end to end."""
+    found, start = [], 0
+    for t, book in pairs:
+        xp, stop = array_namespace(t), start + size(t)
+        at = i[(i >= start) & (i < stop)] - start
+        codes = xp.take(xp.reshape(book.codes, (-1,)), at)
+        theta = xp.take(book.entries, xp.astype(codes, xp.int64))
+        found.append(xp.abs(wide(xp.take(xp.reshape(t, (-1,)), at)) - wide(theta)))
+        start = stop
+    return array_namespace(*found).concat(found)
 
 
 def _learned(w, k, kappa, alone, view, book):
     """The sum of learned codebooks and κ corrections.
 
-    K-means with κ outliers of view(w) gives the entries, `book` the codebook of an array with
-    given entries, and `alone` that of an array without corrections.
+    K-means with κ outliers of view(w), a new array, gives the entries, `book` the codebook of an
+    array with given entries, and `alone` that of an array without corrections.
     """
     arrays, kappa = _checked(w, kappa)
     if kappa == 0:
         return _corrected(w, [alone(t) for t in arrays], 0)
-    unit = common_scale(arrays)
-    xs = [array_namespace(t).sort(array_namespace(t).reshape(wide(view(t)) / unit, (-1,)))
-          for t in arrays if size(t)]
-    entries, gap = kmeans_with_outliers(xs, k, kappa)
+    unit, some = scale_of(*arrays), [t for t in arrays if size(t)]
+    entries, gap = kmeans_with_outliers(
+        [view(array_namespace(t).reshape(t, (-1,))) for t in some], k, kappa, unit)
     each = iter(entries)
     books = [book(t, next(each) * unit) if size(t) else alone(t) for t in arrays]
     return _corrected(w, books, kappa, gap * unit * unit)

@@ -11,24 +11,32 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..parts import Array, Layout, size
+from ..inputs import scaled
+from ..parts import Array, Layout, block_ends, size
 from ..tolerance import EPS, slack, squared_norm, wide
+from .clusters import Ascending, ascending, best_starts, run_means
 from .prune import l0_ball
-from .quantize import best_starts, kmeans, nearest, run_means
+from .quantize import kmeans, nearest
 
 SMALL, COUNTABLE = 512, 10**8  # entries of each array, and steps, up to which κ is counted exactly
 PRICES = 60  # prices tried at most; about five are enough
 _DOUBT = 4 * EPS  # of P·x at an end of a run, see _layer
 
 
-def kmeans_with_outliers(xs: list[Array], k: int, kappa: int) -> tuple[list[Array], float]:
-    """Entries (float64) for each ascending x, with κ outliers in all, and the certified gap."""
-    n = sum(map(size, xs))
+def kmeans_with_outliers(ws: list[Array], k: int, kappa: int,
+                         unit: float) -> tuple[list[Array], float]:
+    """Entries (float64) for each vector w / unit, with κ outliers in all, and the certified gap.
+
+    The vectors are sorted in their own memory where that is possible.
+    """
+    n = sum(map(size, ws))
     if kappa == n:
-        return [_means(x, []) for x in xs], 0.0
-    if k == 1 and len(xs) == 1:
-        start = _narrowest_window(xs[0], n - kappa)
-        return [_means(xs[0], [(start, start + n - kappa)])], 0.0
+        return [_means(w, []) for w in ws], 0.0
+    if k == 1 and len(ws) == 1:
+        x = _ends_in_order(ws[0], kappa)
+        start = _narrowest_window(Ascending(x, unit), n - kappa)
+        return [_means(x, [(start, start + n - kappa)], unit)], 0.0
+    xs = [ascending(scaled(w, unit), reuse=True) for w in ws]
     if k * (kappa + 1) * sum(size(x) ** 2 for x in xs) <= COUNTABLE and (
             max(map(size, xs)) <= SMALL):
         runs = _shared_count([_counted(x, k, min(kappa, size(x))) for x in xs], kappa)
@@ -93,38 +101,57 @@ def _shared_count(curves, kappa):
     return best[kappa][1]
 
 
-def _means(x, runs):
+def _means(x, runs, unit=1.0):
     """The mean of each run x[i:j], ascending, each once; the entry −0 where there is none."""
     xp = array_namespace(x)
     if not runs:
-        return xp.asarray([-0.0], dtype=x.dtype, device=device(x))
-    return xp.unique_values(run_means(x, runs))
+        return xp.asarray([-0.0], dtype=xp.float64, device=device(x))
+    return xp.unique_values(run_means(x, runs, unit))
+
+
+def _ends_in_order(x, spare):
+    """x with its lowest spare + 1 and highest spare entries in ascending order, in its own memory.
+
+    What lies between them is in no order, where selection leaves it so.
+    """
+    n = size(x)
+    if not is_numpy_array(x) or 4 * spare > n:
+        return ascending(x, reuse=True)
+    x.partition(n - spare - 1)
+    x[:n - spare - 1].partition(spare)
+    x[:spare].sort()
+    x[n - spare:].sort()
+    return x
 
 
 def _narrowest_window(x, length):
     """Where the window of least Σ (x_i − mean)² starts, of all windows of ascending x of a length.
 
     Every window is the end of one row, entries that all windows share (where two windows always
-    meet, so that few entries need running sums), and the beginning of another row. All three are
-    summed outwards from the centre c, an entry of the window, so that no entry outside it enters
-    its sums. As (mean − c)² ≤ SS, Σ (x − c)² ≤ (length + 1)·SS: sums that are off by a few ε
-    of themselves give SS within the published tolerance.
+    meet, so that few entries need running sums, and an order), and the beginning of another row.
+    All three are summed outwards from the centre c, an entry of the window, so that no entry
+    outside it enters its sums. As (mean − c)² ≤ SS, Σ (x − c)² ≤ (length + 1)·SS: sums that are off
+    by a few ε of themselves give SS within the published tolerance.
     """
-    xp, n, spare = array_namespace(x), size(x), size(x) - length
+    xp, n, spare = array_namespace(x.values), size(x.values), size(x.values) - length
+    shared = squares = 0.0
     if spare < length:
-        x = x - x[spare]
-        before, shared, after = x[None, :spare + 1], x[spare + 1:length], x[None, length:]
+        c = float(x.read(x.values[spare]))
+        before, after = (x.read(part)[None, :] - c
+                         for part in (x.values[:spare + 1], x.values[length:]))
+        for i, j in block_ends(x.values[spare + 1:length]):
+            d = x.read(x.values[spare + 1 + i:spare + 1 + j]) - c
+            shared, squares = shared + float(xp.sum(d)), squares + float(xp.sum(d * d))
     else:
-        rows = n // length + 1
-        padding = xp.zeros(rows * length - n, dtype=x.dtype, device=device(x)) + x[-1]
-        blocks = xp.reshape(xp.concat([x, padding]), (rows, length))
+        y, rows = x.read(x.values), n // length + 1
+        padding = xp.zeros(rows * length - n, dtype=y.dtype, device=device(y)) + y[-1]
+        blocks = xp.reshape(xp.concat([y, padding]), (rows, length))
         centres = blocks[:-1, -1:]  # the one entry of a row that all windows from it hold
-        before, shared, after = blocks[:-1, :] - centres, x[:0], blocks[1:, :-1] - centres
+        before, after = blocks[:-1, :] - centres, blocks[1:, :-1] - centres
 
     def totals(a, c, b):  # of a[r:], c and b[:r], for every r
-        return xp.flip(running_sums(xp.flip(a, axis=1))[:, 1:], axis=1) + xp.sum(c) + (
-            running_sums(b))
-    spreads = totals(before * before, shared * shared, after * after)
+        return xp.flip(running_sums(xp.flip(a, axis=1))[:, 1:], axis=1) + c + running_sums(b)
+    spreads = totals(before * before, squares, after * after)
     spreads -= totals(before, shared, after) ** 2 / length
     return int(xp.argmin(xp.reshape(spreads, (-1,))[:spare + 1]))
 
@@ -305,7 +332,7 @@ def _layer(x):
             found /= xp.clip(at(index) - xp.take(index, i), min=1.0)
             found += xp.take(reward, i)
             return found
-        found, starts = best_starts(value, sums)
+        found, starts = best_starts(value, xp.arange(n + 1, dtype=xp.int64, device=device(x)))
         return squares - found + doubt, starts
     return layer
 
@@ -340,8 +367,13 @@ def running_sums(x: Array) -> Array:
     before, after = total[..., :-1], total[..., 1:]
     step = after - before
     virtual = after - step
-    error = (after - (step + virtual)) + (virtual - before)
-    return total + xp.cumulative_sum((x - step) - error, axis=-1, include_initial=True)
+    error = after - (step + virtual)
+    virtual -= before
+    error += virtual
+    step -= x
+    step += error  # less what was lost
+    total -= xp.cumulative_sum(step, axis=-1, include_initial=True)
+    return total
 
 
 def _running_minimum(x):

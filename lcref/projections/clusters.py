@@ -1,0 +1,380 @@
+"""Sorted weights cut into clusters: bounds that leave few places for a cut, then every place.
+
+A set of centres c saves Σ ψ(x) of Σ x², with ψ(x) = max over c of 2cx − c², convex in x. A cluster
+of N weights with sum S saves the most by its mean, S²/N. Take a bucket of weights, from its first,
+l, to before the first of the next bucket, u. There ψ lies below its chord, so the weights save at
+most as much as if they lay at l and u alone, as many as keep their number and sum; and exactly as
+much where no cut falls between l and u, since there ψ is linear. So the best clusters of such
+weights bound from above what any clusters save that have a cut within a given bucket. Buckets whose
+bound is below what some clusters do save hold no optimal cut; the others are split, until each
+holds one weight. Then the bound is exact.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from array_api_compat import array_namespace, device, is_numpy_array
+
+from ..inputs import scale_of, scaled
+from ..parts import Array, block_ends, size
+from ..tolerance import EPS, wide
+
+BUCKETS, ENOUGH = 2048, 4  # at a time, at least; up to so many times as many are single weights
+FEW = 32  # ends in a block
+
+
+@dataclass(frozen=True, eq=False)
+class Ascending:
+    """Sorted weights of any dtype, read as x = values / scale − centre in float64, in blocks."""
+
+    values: Array
+    scale: float = 1.0
+    centre: float = 0.0
+
+    @classmethod
+    def of(cls, x):
+        """The weights of a vector, at a scale at which their squares are in range."""
+        ordered = ascending(x)
+        return cls(ordered, scale_of(ordered[:1], ordered[-1:]) if size(x) else 1.0)
+
+    def centred(self):
+        """The same about its median, so that sums of squares keep their digits at any offset."""
+        middle = self.values[size(self.values) // 2]
+        return Ascending(self.values, self.scale, float(self.read(middle)))
+
+    def read(self, values):
+        x = scaled(values, self.scale)
+        return x - self.centre if self.centre else x
+
+    def at(self, i):
+        """x_i for an array of positions; the last one for those beyond."""
+        xp = array_namespace(i)
+        return self.read(xp.take(self.values, xp.clip(i, max=size(self.values) - 1)))
+
+    def find(self, x):
+        """How many weights are below each x."""
+        xp = array_namespace(x)
+        return xp.searchsorted(self.values, least_reaching(
+            x + self.centre, self.scale, self.values, xp.zeros_like(x, dtype=xp.bool)))
+
+    @cached_property
+    def _blocks(self):
+        """[(start, stop, Σ x before it)] of the blocks."""
+        found, before = [], 0.0
+        for start, stop in block_ends(self.values):
+            found.append((start, stop, before))
+            before += float(array_namespace(self.values).sum(self.read(self.values[start:stop])))
+        return found
+
+    def sums(self, ends):
+        """Σ x of the first e weights, for ascending positions e; reads only the blocks of them."""
+        xp = array_namespace(ends)
+        starts = xp.asarray([start for start, *_ in self._blocks], dtype=ends.dtype,
+                            device=device(ends))
+        marks = [*map(int, xp.searchsorted(ends, starts)), size(ends)]
+        found = [wide(ends[:0])]
+        for (start, stop, before), i, j in zip(self._blocks, marks, marks[1:]):
+            if i < j:
+                x, at = self.read(self.values[start:stop]), ends[i:j] - start
+                if j - i > FEW:
+                    found.append(xp.take(xp.cumulative_sum(x, include_initial=True), at) + before)
+                else:  # whole sums are faster than running ones
+                    at = [0, *map(int, at)]
+                    between = [xp.sum(x[a:b]) for a, b in zip(at, at[1:])]
+                    found.append(xp.cumulative_sum(xp.stack(between)) + before)
+        return xp.concat(found)
+
+
+def ascending(x: Array, reuse: bool = False) -> Array:
+    """The sorted vector; with reuse, of a NumPy array in its own memory."""
+    if reuse and is_numpy_array(x):
+        x.sort()
+        return x
+    return array_namespace(x).sort(x, stable=False)
+
+
+def least_reaching(x: Array, scale: float, w: Array, beyond: Array) -> Array:
+    """The least number of w's dtype that is at least x · scale, or more than that where `beyond`.
+
+    Compared with x, where the midpoints of subnormal numbers are exact too. Infinite where x is
+    beyond the dtype.
+    """
+    xp = array_namespace(w)
+    with np.errstate(over="ignore"):
+        near = xp.astype(x * scale, w.dtype)
+        found = wide(near) / scale
+        enough = (found > x) | ((found == x) & ~beyond)
+        return xp.where(enough, near, xp.nextafter(near, xp.full_like(near, xp.inf)))
+
+
+def run_means(values: Array, runs: Sequence[tuple[int, int]], scale: float = 1.0) -> Array:
+    """Mean of values[i:j] / scale in its range, for runs of ascending values; exact of alike ones.
+
+    A run may be in any order between its first and its last.
+    """
+    xp, means = array_namespace(values), []
+    for i, j in runs:
+        lowest, highest = (float(wide(values[e])) / scale for e in (i, j - 1))
+        total = sum(float(xp.sum(scaled(values[i + a:i + b], scale) - lowest))
+                    for a, b in block_ends(values[i:j]))
+        means.append(min(max(lowest + total / (j - i), lowest), highest))
+    return xp.asarray(means, dtype=xp.float64, device=device(values))
+
+
+def split(starts: Array, ends: Array, count: int) -> tuple[Array, Array, Array]:
+    """Buckets cut into about count of one length; (starts, ends, which one each comes from).
+
+    Into single weights, where they are few enough: a pass over buckets more costs as much.
+    """
+    xp, lengths = array_namespace(starts), ends - starts
+    total = int(xp.sum(lengths))
+    step = 1 if total <= ENOUGH * count else -(-total // count)
+    pieces = (lengths + step - 1) // step
+    whole = xp.repeat(xp.arange(size(starts), dtype=xp.int64, device=device(starts)), pieces)
+    nth = xp.arange(size(whole), dtype=xp.int64, device=device(starts)) - xp.repeat(
+        xp.cumulative_sum(pieces) - pieces, pieces)
+    first = xp.take(starts, whole) + nth * step
+    return first, xp.minimum(first + step, xp.take(ends, whole)), whole
+
+
+def spread(x: Ascending, starts: Array, ends: Array) -> tuple[Array, Array]:
+    """Number and sum of the weights on the left of a cut within each bucket, for the bound.
+
+    Those before the bucket, and those of its own that lie at l when all of them lie at l or u.
+    """
+    xp, l, u = array_namespace(starts), x.at(starts), x.at(ends)
+    before, after = _sums_beside(x, starts, ends)
+    n = wide(ends - starts)
+    at_l = xp.clip((n * u - (after - before)) / xp.where(u > l, u - l, xp.ones_like(l)), min=1.0)
+    at_l = xp.minimum(at_l, n)
+    return wide(starts) + at_l, xp.where(n == 1, after, before + at_l * l)
+
+
+def _sums_beside(x, starts, ends):
+    """Σ x of the weights before each bucket, and before its end."""
+    xp = array_namespace(starts)
+    edges = xp.unique_values(xp.concat([starts, ends]))
+    sums = x.sums(edges)
+    return tuple(xp.take(sums, xp.searchsorted(edges, e)) for e in (starts, ends))
+
+
+def best_cuts(x: Ascending, k: int) -> Array:
+    """Where the best k clusters but the first start, in more than k ≥ 2 distinct weights.
+
+    For each cut the buckets that may hold it are kept: those whose bound, F for the clusters to
+    its left plus G for those to its right, is not below what some clusters do save.
+    """
+    xp, n = array_namespace(x.values), size(x.values)
+    ends = xp.asarray([n], dtype=xp.int64, device=device(x.values))
+    starts, total, many = 0 * ends, float(x.sums(ends)[0]), max(BUCKETS, int(32 * k**1.5))
+    rows = [starts] * (k - 1)
+    while True:
+        starts, ends, whole = split(starts, ends, many)
+        many *= 2
+        cuttable = x.at(starts) < x.at(ends)
+        single = int(size(starts) == int(xp.sum(ends - starts)))
+        rows = _in_order([xp.nonzero(_among(whole, row) & cuttable)[0] for row in rows], single)
+        counts, sums = spread(x, starts, ends)
+        below, choices = _bounds(counts, sums, rows, single)
+        path = _path(rows, choices, below[-1] + _saved(
+            n - xp.take(counts, rows[-1]), total - xp.take(sums, rows[-1])))
+        if single:
+            return xp.take(ends, path)
+        m = size(starts) - 1
+        above = _bounds(n - xp.flip(counts), total - xp.flip(sums),
+                        [m - xp.flip(row) for row in reversed(rows)], 0)[0]
+        least = _reached(x, counts, sums, path, n, total) * (1 - 8 * n * EPS)
+        rows = [row[f + xp.flip(g) >= least] for row, f, g in zip(rows, below, reversed(above))]
+        kept = xp.unique_values(xp.concat(rows))
+        starts, ends = xp.take(starts, kept), xp.take(ends, kept)
+        rows = [xp.searchsorted(kept, row) for row in rows]
+
+
+def _saved(counts, sums):
+    """What clusters save by their means, S² / N; nothing where they are empty."""
+    return sums * sums / array_namespace(sums).clip(counts, min=1.0)
+
+
+def _among(x, known):
+    """Whether each x is one of the known, ascending and at least one."""
+    xp = array_namespace(x)
+    at = xp.clip(xp.searchsorted(known, x), max=size(known) - 1)
+    return xp.take(known, at) == x
+
+
+def _in_order(rows, apart):
+    """The rows without buckets that have none of the row before on their left, or after on theirs.
+    """
+    for c in range(1, len(rows)):
+        rows[c] = rows[c][rows[c] >= rows[c - 1][0] + apart]
+    for c in range(len(rows) - 1, 0, -1):
+        rows[c - 1] = rows[c - 1][rows[c - 1] <= rows[c][-1] - apart]
+    return rows
+
+
+def _bounds(counts, sums, rows, apart):
+    """The most that the clusters left of each cut save, for every bucket of its row.
+
+    F_c(j) = max over i ≤ j of F_{c−1}(i) + (S_j − S_i)² / (N_j − N_i), with one cluster F_1(j) =
+    S_j² / N_j; and which of the row before is the best i. With apart, i < j.
+    """
+    xp = array_namespace(counts)
+    gains, choices = [_saved(xp.take(counts, rows[0]), xp.take(sums, rows[0]))], []
+    for last, row in zip(rows, rows[1:]):
+        n_i, s_i, f_i = xp.take(counts, last), xp.take(sums, last), gains[-1]
+        n_j, s_j = xp.take(counts, row), xp.take(sums, row)
+
+        def saving(i, at, n_i=n_i, s_i=s_i, f_i=f_i, n_j=n_j, s_j=s_j):
+            return xp.take(f_i, i) + _saved(at(n_j) - xp.take(n_i, i), at(s_j) - xp.take(s_i, i))
+        gain, choice = best_starts(saving, xp.searchsorted(last, row - apart, side="right") - 1)
+        gains.append(gain)
+        choices.append(choice)
+    return gains, choices
+
+
+def _path(rows, choices, gains):
+    """The bucket of every cut, where the last one has the largest gain."""
+    xp, at = array_namespace(gains), int(array_namespace(gains).argmax(gains))
+    path = [int(rows[-1][at])]
+    for row, choice in zip(rows[-2::-1], choices[::-1]):
+        at = int(choice[at])
+        path.append(int(row[at]))
+    return xp.asarray(path[::-1], dtype=xp.int64, device=device(gains))
+
+
+def _reached(x, counts, sums, path, n, total):
+    """What the weights nearest to the centres of the path save as clusters."""
+    xp = array_namespace(counts)
+
+    def between(left, whole):  # of each cluster, from what is left of each cut
+        first = xp.zeros_like(left[:1])
+        return xp.concat([left, first + whole]) - xp.concat([first, left])
+    centres = between(xp.take(sums, path), total) / xp.clip(
+        between(xp.take(counts, path), n), min=1.0)
+    cuts = xp.sort(x.find((centres[1:] + centres[:-1]) / 2))
+    return float(xp.sum(_saved(between(wide(cuts), n), between(x.sums(cuts), total))))
+
+
+def best_scale(x: Ascending, entries: Array) -> tuple[float, Array]:
+    """The scale a of the best assignment to a·entries, a ≥ 0, and the entries that are used.
+
+    An assignment with P = Σ w_i c_i > 0 and Q = Σ c_i² saves P² / Q at a = P / Q. Downwards from
+    a = ∞ one weight after another crosses a midpoint, where w_i / midpoint = a. Weights that cross
+    none while a is in [low, high] have one code there; of those that do, buckets are bounded as
+    their weights at their first and last, since ψ is convex here too. What such weights save at no
+    a of an interval as much as some assignment does save is left out of [low, high].
+    """
+    xp, margin = array_namespace(entries), 4 * float(array_namespace(entries).finfo(
+        x.values.dtype).eps)
+    low, high, many = 0.0, math.inf, BUCKETS
+    while True:
+        at, dp, dq, single = _crossings(x, entries, low, high, many)
+        many *= 2
+        order = xp.argsort(at, descending=True)
+        p, q, _ = _assigned(x, entries, high)
+        p = p + xp.cumulative_sum(xp.take(dp, order), include_initial=True)
+        q = q + xp.cumulative_sum(xp.take(dq, order), include_initial=True)
+        some = (p > 0) & (q > 0)
+        a = xp.where(some, p, xp.zeros_like(p)) / xp.where(some, q, xp.ones_like(q))
+        best = float(a[int(xp.argmax(a * p))])
+        reached_p, reached_q, used = _assigned(x, entries, best)  # by the weights themselves
+        if single or best == 0:
+            return (reached_p / reached_q if reached_p > 0 else 0.0), used
+        least = max(reached_p, 0.0) ** 2 / reached_q * (1 - 8 * size(x.values) * EPS)
+        ends = xp.concat([xp.full_like(at[:1], high), xp.take(at, order), low + 0 * at[:1]])
+        within = xp.minimum(xp.maximum(a, ends[1:]), ends[:-1])
+        alive = 2 * within * p - within * within * q >= least
+        low, high = (float(xp.min(ends[1:][alive])) * (1 - margin),
+                     float(xp.max(ends[:-1][alive])) * (1 + margin))
+
+
+def _crossed(x, entries, a):
+    """How many weights lie below each midpoint of a·entries; a may be infinite."""
+    xp, midpoints = array_namespace(entries), entries[:-1] / 2 + entries[1:] / 2
+    if a < math.inf:
+        return x.find(a * midpoints)
+    none = x.find(0 * midpoints)
+    return xp.where(midpoints == 0, none,
+                    xp.where(midpoints < 0, 0 * none, 0 * none + size(x.values)))
+
+
+def _assigned(x, entries, a):
+    """P = Σ w_i c_i and Q = Σ c_i², c_i the entry nearest to w_i / a, and the entries in use."""
+    xp, at = array_namespace(entries), _crossed(x, entries, a)
+    ends = xp.concat([at, xp.full_like(entries[:1], size(x.values), dtype=at.dtype)])
+    sums, counts = x.sums(ends), wide(ends)
+    sums = xp.concat([sums[:1], sums[1:] - sums[:-1]])
+    counts = xp.concat([counts[:1], counts[1:] - counts[:-1]])
+    return (float(xp.sum(sums * entries)), float(xp.sum(counts * entries * entries)),
+            entries[counts > 0])
+
+
+def _crossings(x, entries, low, high, many):
+    """The scales in [low, high] where weights cross midpoints, and what P and Q gain there.
+
+    Of buckets of weights, as of those at their first and last; and whether all are single weights.
+    """
+    xp, gaps = array_namespace(entries), entries[1:] - entries[:-1]
+    one, other = _crossed(x, entries, low), _crossed(x, entries, high)
+    starts, ends, c = split(xp.minimum(one, other), xp.maximum(one, other), many)
+    before, after = _sums_beside(x, starts, ends)
+    n, l, u = wide(ends - starts), x.at(starts), x.at(ends - 1)
+    at_u = xp.clip((after - before - n * l) / xp.where(u > l, u - l, xp.ones_like(l)), min=0.0)
+    at_u = xp.where(u > l, xp.minimum(at_u, n), xp.zeros_like(n))
+    v, count = xp.concat([l, u]), xp.concat([n - at_u, at_u])
+    midpoints = xp.take(entries[:-1] / 2 + entries[1:] / 2, xp.concat([c, c]))
+    gaps = count * xp.take(gaps, xp.concat([c, c]))
+    return (v / midpoints, gaps * xp.abs(v), 2 * gaps * xp.abs(midpoints),
+            size(starts) == int(xp.sum(ends - starts)))
+
+
+def best_starts(value: Callable, limits: Array) -> tuple[Array, Array]:
+    """max over i ≤ limits_j of value(i, j), and the best i, for every j; by divide and conquer.
+
+    For values whose best i grows with j, and limits that do. The middle j of a gap between two
+    solved ones searches only between their best i: all gaps of a level at once, about log2 m
+    levels. `value(i, at)` is given the i of many pairs, and `at(x)`, x_j for their j.
+    """
+    xp, m, here = array_namespace(limits), size(limits), device(limits)
+    best = xp.zeros(m, dtype=xp.float64, device=here)
+    step = 1 << m.bit_length()
+    choice = xp.full(step, int(limits[-1]), dtype=xp.int64, device=here)  # none solved is above
+    while step := step // 2:
+        j = xp.arange(step - 1, m, 2 * step, dtype=xp.int64, device=here)
+        above = choice[2 * step - 1::2 * step]
+        first = xp.concat([xp.zeros_like(j[:1]), above])[:size(j)]
+        lengths = xp.minimum(above[:size(j)], limits[step - 1::2 * step]) - first + 1
+        starts = xp.cumulative_sum(lengths) - lengths
+        i = xp.arange(int(xp.sum(lengths)), dtype=xp.int64, device=here) - xp.repeat(
+            starts - first, lengths)
+        values = value(i, lambda x: xp.repeat(xp.take(x, j), lengths))
+        found = _segment_argmax(values, starts, lengths)
+        best[step - 1:m:2 * step] = xp.take(values, found)
+        choice[step - 1:m:2 * step] = xp.take(i, found)
+    return best, choice[:m]
+
+
+def _segment_argmax(values, starts, lengths):
+    """First position of the maximum of each segment values[starts_j : starts_j + lengths_j]."""
+    xp = array_namespace(values)
+    if is_numpy_array(values):
+        tops = xp.maximum.reduceat(values, starts)
+        hits = xp.flatnonzero(values == xp.repeat(tops, lengths))
+        return hits[xp.searchsorted(hits, starts)]
+    return _segment_argmax_by_doubling(values, starts, lengths)
+
+
+def _segment_argmax_by_doubling(values, starts, lengths):
+    """The same within the standard: best[p] covers a window from p that doubles in each pass."""
+    xp, total = array_namespace(values), size(values)
+    position = xp.arange(total, dtype=xp.int64, device=device(values))
+    end = xp.repeat(starts + lengths, lengths)
+    best, reach = position, 1
+    while reach < int(xp.max(lengths)):
+        other = xp.take(best, xp.clip(position + reach, max=total - 1))
+        better = (position + reach < end) & (xp.take(values, other) > xp.take(values, best))
+        best, reach = xp.where(better, other, best), 2 * reach
+    return xp.take(best, starts)
