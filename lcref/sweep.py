@@ -33,6 +33,7 @@ __all__ = ["Counts", "Design", "key", "read", "run_cell", "sweep"]
 AHEAD = 1000        # cells that are looked at before those that wait for a reference net are run
 PATIENCE = 60       # seconds without a result after which the executor is asked for a sign of life
 TIMES = 3           # how often a cell is run again whose worker was lost
+EVERY = 60          # seconds between two lines of progress where there is no terminal
 
 
 @dataclass
@@ -70,7 +71,8 @@ def sweep(design: Design, out: Path, executor: Executor | None = None, *,
     retry_failed : bool
         Run failed cells once more.
     progress : bool
-        Show a bar with the time left, on a terminal.
+        Show how many cells are done and the time left: a bar on a terminal, elsewhere, as under
+        mpiexec, a line every minute.
 
     Returns
     -------
@@ -115,13 +117,36 @@ def _sweep(design, out, executor, data_dir, threads, retry_failed, progress, win
         if isinstance(executor, Processes):     # else the data may be where the workers are
             _check(design, data_dir)
         _begin(design, out)
-        with tqdm(total=len(design), unit="cell", disable=not progress or None, file=sys.stderr,
-                  leave=False, dynamic_ncols=True) as bar:
+        with _bar(len(design), progress) as bar:
             driver = _Driver(design, out, executor, window, retry_failed, bar, run, train,
                              (out / "references", data_dir, threads))
             driver.drive()
     driver.counts.seconds = time.perf_counter() - begin
     return driver.counts
+
+
+class _Lines:
+    """A stream that writes each state of a bar as a line, for logs."""
+
+    def write(self, text):
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self):
+        pass
+
+
+def _bar(cells, progress):
+    """The bar of a sweep. Its rate is the mean of all cells run, since they vary and end together.
+
+    With a fixed miniters results that were there before do not make it wait for as many more.
+    """
+    mean: dict[str, Any] = {"total": cells, "unit": "cell", "smoothing": 0, "miniters": 1,
+                            "leave": False, "disable": not progress}
+    if sys.stderr.isatty():
+        return tqdm(file=sys.stderr, dynamic_ncols=True, **mean)
+    return tqdm(file=_Lines(), delay=EVERY, mininterval=EVERY, **mean, bar_format=(
+        "lcref sweep: {n_fmt} of {total_fmt} cells, {elapsed} gone, {remaining} left"))
 
 
 def _begin(design, out):

@@ -22,6 +22,12 @@ def cell(cell, references, data_dir, threads):
     return {"seed": cell["seed"]}
 
 
+def slow(given, references, data_dir, threads):
+    """A cell that takes a tenth of a second at least."""
+    time.sleep(0.1)
+    return cell(given, references, data_dir, threads)
+
+
 def reference(cell, references, data_dir, threads):
     """A reference net is an empty file: no real cell reads it."""
     from lcref.cells import reference_key

@@ -1,4 +1,5 @@
 """Sweeps: every cell once, whatever stops, kills or runs them, and to the same bits."""
+import io
 import json
 import os
 import re
@@ -55,9 +56,17 @@ def with_seeds(*seeds, **settings):
 
 
 def fake(design, out, executor, run=sweep_cells.cell, train=sweep_cells.reference, window=2,
-         retry_failed=False):
+         retry_failed=False, progress=False):
     """A sweep of cells that are not real."""
-    return _sweep(design, out, executor, None, 1, retry_failed, False, window, run, train)
+    return _sweep(design, out, executor, None, 1, retry_failed, progress, window, run, train)
+
+
+def leave(out, cells, text='{"result": {}}'):
+    """Let each cell have this text as its result."""
+    for name in map(key, cells):
+        file = Path(out, "cells", name[:2], f"{name}.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
 
 
 def results(out):
@@ -160,6 +169,46 @@ def test_the_folder_holds_the_design_and_the_versions(serial, tmp_path):
     found = json.loads((tmp_path / "design.json").read_text())
     assert Design(found["design"].pop("x", SHORT), found["design"]["grid"]) == SMALL
     assert {"lcref", "numpy"} <= found["versions"].keys()
+
+
+# ---- progress
+
+
+class Terminal(io.StringIO):
+    """Remembers what it was shown."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_shows_the_progress_and_the_time_left_of_the_cells_that_are_run(
+        tmp_path, monkeypatch):
+    design = with_seeds(*range(1020))
+    leave(tmp_path, (design[i] for i in range(1000)))
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    fake(design, tmp_path, Serial(), run=sweep_cells.slow, window=1, progress=True)
+    shown = re.findall(r"(\d+)/1020 \[\d\d:\d\d<(\S+), +(\S+?)(cell/s|s/cell)",
+                       sys.stderr.getvalue())
+    assert len(shown) >= 15 and shown[-1][0] == "1020"      # one for each cell, by and large
+    seconds = {int(n): 1 / float(rate) if unit == "cell/s" else float(rate)
+               for n, _, rate, unit in shown if rate != "?"}
+    assert min(seconds.values()) >= 0.099       # three digits of what each takes at least
+    left = {int(n): int(time[-2:]) for n, time, *_ in shown if "?" not in time}
+    assert max(left.values()) >= 1 and all(left[n] >= int(0.099 * (1020 - n)) for n in left)
+
+
+def test_where_there_is_no_terminal_a_line_now_and_then_says_the_same(
+        tmp_path, monkeypatch, capsys):
+    fake(with_seeds(*range(5)), tmp_path / "one", Serial(), progress=True)
+    assert capsys.readouterr() == ("", "")      # it took less than a minute
+    monkeypatch.setattr("lcref.sweep.EVERY", 0.25)
+    seconds = fake(with_seeds(*range(10)), tmp_path / "two", Serial(), run=sweep_cells.slow,
+                   progress=True).seconds
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert out == "" and 2 <= len(lines) <= seconds / 0.25, err     # it took a second at least
+    assert all(re.fullmatch(r"lcref sweep: \d+ of 10 cells, 00:\d\d gone, 00:\d\d left", line)
+               for line in lines), err
 
 
 # ---- cells that fail
@@ -413,12 +462,7 @@ def test_few_cells_are_submitted_at_a_time(tmp_path):
 @pytest.mark.parametrize("side", [10**3, 10**6], ids=["a million", "a million millions"])
 def test_a_large_design_goes_on_in_seconds_and_in_constant_memory(tmp_path, side):
     design = Design({}, (), [{"samples": side**2, "seed": {"from": 0, "to": 10**15}}])
-    for i in range(3000):       # finished before, but two
-        name = key(design[i])
-        file = tmp_path / "cells" / name[:2] / f"{name}.json"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if i not in (100, 200):
-            file.write_text('{"result": {}}')
+    leave(tmp_path, (design[i] for i in range(3000) if i not in (100, 200)))
 
     def peak(last):
         tracemalloc.start()
