@@ -4,6 +4,7 @@ import shlex
 import signal
 import sys
 import threading
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
@@ -54,10 +55,10 @@ def _say(args, text, tree):
 def _list(args, design):
     """Print how many cells there are and have results; of a large design all that are there."""
     names = {key(cell) for cell in design} if len(design) <= LISTED else None
-    failed = [("error" in found) for file in args.out.glob("cells/*/*.json")
-              if (names is None or file.stem in names) and (found := read(file))]
-    counts = {"cells": len(design), "finished": len(failed) - sum(failed), "failed": sum(failed),
-              "left": (len(design) if names is None else len(names)) - len(failed)}
+    failed = Counter("error" in found for file in args.out.glob("cells/*/[!.]*.json")
+                     if (names is None or file.stem in names) and (found := read(file)))
+    counts = {"cells": len(design), "finished": failed[False], "failed": failed[True],
+              "left": (len(design) if names is None else len(names)) - failed.total()}
     first = [{"key": key(cell), **cell} for cell in islice(design, 5)]
     text = ", ".join(f"{number} {what}" for what, number in counts.items())
     rows = [f"{cell['key'][:8]}  {shlex.join(_flags(cell))}" for cell in first]

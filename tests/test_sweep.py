@@ -489,6 +489,19 @@ def test_a_list_counts_what_is_finished_failed_and_left(tmp_path, capsys):
     assert said[1] == f"{key({'seed': 0})[:8]}  --seed=0" and len(said) == 6
 
 
+def test_a_list_of_a_large_design_counts_the_results_that_are_there(tmp_path, capsys):
+    design = Design({}, (), [{"samples": 10**6, "seed": {"from": 0, "to": 10**15}}])
+    out, file = tmp_path / "out", written(design, tmp_path)
+    leave(out, (design[i] for i in range(0, 100, 2)))
+    leave(out, (design[i] for i in range(1, 20, 2)), '{"error": "E: no", "traceback": ""}')
+    one = finished(out)[0]
+    shutil.copy(one, one.with_name(f".{one.name}"))     # of a sweep that was killed as it wrote
+    assert cli.main(["sweep", str(file), "--out", str(out), "--list", "--quiet", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [found[name] for name in ("cells", "finished", "failed", "left")] == [
+        10**6, 50, 10, 10**6 - 60]
+
+
 # ---- other executors
 
 
