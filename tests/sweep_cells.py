@@ -28,6 +28,13 @@ def slow(given, references, data_dir, threads):
     return cell(given, references, data_dir, threads)
 
 
+def blas_threads(_=None):
+    """How many threads each BLAS of this process has, that of SciPy too."""
+    import scipy.linalg  # noqa: F401
+    from threadpoolctl import threadpool_info
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
 def reference(cell, references, data_dir, threads):
     """A reference net is an empty file: no real cell reads it."""
     from lcref.cells import reference_key

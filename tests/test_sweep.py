@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 import sweep_cells
 from distributed import Client, LocalCluster
+from threadpoolctl import threadpool_limits
 
 import dask
-from lcref import cli
+from lcref import cli, experiment
 from lcref.cells import key, reference_key, run_cell
 from lcref.design import Design
 from lcref.executors import Processes
@@ -148,10 +149,21 @@ def test_processes_give_the_serial_results_and_a_second_run_runs_nothing(serial,
     assert {each: each.stat().st_mtime_ns for each in before} == before
 
 
-def test_two_threads_of_one_process_run_one_cell_after_the_other(serial, tmp_path):
+def test_two_threads_of_one_process_run_one_cell_after_the_other(serial, tmp_path, monkeypatch):
+    measure, at_a_time, now = experiment.measure, [], []
+
+    def watched(args):
+        now.append(args)
+        at_a_time.append(len(now))
+        try:
+            return measure(args)
+        finally:
+            now.remove(args)
+    monkeypatch.setattr(experiment, "measure", watched)
     with ThreadPoolExecutor(2) as threads:
         sweep(SMALL, tmp_path, threads, progress=False)
     assert without_seconds(results(tmp_path)) == serial
+    assert at_a_time == [1] * 6
 
 
 def test_a_cell_with_tasks_and_without_augmentation_runs(tmp_path):
@@ -169,6 +181,35 @@ def test_the_folder_holds_the_design_and_the_versions(serial, tmp_path):
     found = json.loads((tmp_path / "design.json").read_text())
     assert Design(found["design"].pop("x", SHORT), found["design"]["grid"]) == SMALL
     assert {"lcref", "numpy"} <= found["versions"].keys()
+
+
+# ---- threads of BLAS
+
+
+def test_blas_has_one_thread_in_each_process_and_the_environment_is_as_before(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "2")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    with Processes(2) as processes:
+        found = [processes.submit(sweep_cells.blas_threads) for _ in range(2)]
+        assert [{*each.result()} for each in found] == [{1}, {1}]
+    assert os.environ["OPENBLAS_NUM_THREADS"] == "2" and "OMP_NUM_THREADS" not in os.environ
+
+
+def test_blas_has_one_thread_while_any_executor_trains_a_reference_and_runs_a_cell(
+        tmp_path, monkeypatch):
+    prepare, found = experiment.prepare, []
+
+    def watched(args):
+        found.append(sweep_cells.blas_threads())
+        return prepare(args)
+    monkeypatch.setattr(experiment, "prepare", watched)
+    sweep_cells.blas_threads()      # SciPy's is there too
+    with threadpool_limits(2, user_api="blas"):
+        if 2 not in sweep_cells.blas_threads():
+            pytest.skip("this BLAS cannot be given two threads")
+        assert not sweep(Design(SHORT), tmp_path, Serial(), progress=False).failed
+        assert 2 in sweep_cells.blas_threads()
+    assert [{*each} for each in found] == [{1}, {1}]
 
 
 # ---- progress
@@ -564,12 +605,39 @@ MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable)
                                                         os.environ["PATH"]]))
 
 
-@pytest.mark.parametrize("how", [["-m"], ["-m", "mpi4py.futures", "-m"]], ids=["plain", "futures"])
-def test_two_workers_under_mpi_give_the_serial_results(serial, tmp_path, how):
-    out = tmp_path / "out"
-    done = subprocess.run([MPIEXEC, "-n", "3", sys.executable, *how, "lcref", "sweep",
-                           str(written(SMALL, tmp_path)), "--out", str(out), "--executor", "mpi"],
-                          capture_output=True, text=True, timeout=120)
+def under_mpi(ranks, file, out, how=("-m",)):
+    return [MPIEXEC, "-n", str(ranks), sys.executable, *how, *command(file, out, "--executor",
+                                                                      "mpi")[2:]]
+
+
+@pytest.mark.parametrize("ranks, how", [
+    (2, ["-m"]), (3, ["-m"]), (3, ["-m", "mpi4py.futures", "-m"])],
+    ids=["2 ranks", "3 ranks", "mpi4py.futures"])
+def test_ranks_of_mpi_give_the_serial_results(serial, tmp_path, ranks, how):
+    file, out = written(SMALL, tmp_path), tmp_path / "out"
+    done = subprocess.run(under_mpi(ranks, file, out, how), capture_output=True, text=True,
+                          timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("6 cells: 6 run")
+    assert without_seconds(results(out)) == serial
+
+
+@posix
+def test_a_rank_of_mpi_that_is_killed_ends_the_sweep_and_the_same_command_goes_on(serial, tmp_path):
+    file, out = written(SMALL, tmp_path), tmp_path / "out"
+    process = subprocess.Popen(under_mpi(3, file, out), stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)
+    sweep_cells.until(lambda: finished(out) or process.poll() is not None)
+    table = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,args="], capture_output=True, text=True)
+    ranks = [int(line.split()[0]) for line in table.stdout.splitlines()
+             if line.split()[1:3] == [sys.executable, "-m"] and str(out) in line]
+    assert len(ranks) == 3
+    os.kill(ranks[-1], signal.SIGKILL)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, said
+    before = len(finished(out))
+    assert 0 < before < 6
+    done = subprocess.run(under_mpi(3, file, out), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"6 cells: {6 - before} run")
     assert without_seconds(results(out)) == serial
