@@ -12,6 +12,8 @@ import sys
 import tarfile
 import tokenize
 import zipfile
+from importlib import import_module
+from importlib.metadata import Distribution
 from pathlib import Path
 
 import pytest
@@ -254,6 +256,22 @@ def test_the_sdist_holds_all_that_a_user_needs_to_test_and_cite_it(archives):
     for folder, kind in (("lcref", "*.py"), ("tests", "*.py"), ("examples", "*.py")):
         wanted |= {str(f.relative_to(ROOT)) for f in (ROOT / folder).rglob(kind)}
     assert wanted - names == set()
+
+
+@pytest.mark.parametrize("extra, packages, modules", [
+    ("dask", {"distributed"}, ["distributed"]),
+    ("mpi", {"mpi4py", "mpich"}, ["mpi4py.futures", "mpi4py.MPI"]),     # MPI needs mpich's library
+    ("report", {"bokeh"}, ["bokeh.plotting"])])
+def test_an_extra_installs_what_is_imported_and_what_is_tested(archives, extra, packages, modules):
+    (about,) = archives[2].glob("lcref-*.dist-info")
+    wanted = {}
+    for line in Distribution.at(about).requires:
+        needed, _, marker = line.replace("'", '"').partition("; extra == ")
+        wanted.setdefault(marker.strip('"'), set()).add(needed)
+    assert {re.match("[a-z0-9]+", needed)[0] for needed in wanted[extra]} == packages
+    assert wanted[extra] <= wanted["test"] and not wanted[extra] & wanted[""]
+    for module in modules:
+        import_module(module)
 
 
 @pytest.mark.parametrize("which", [2, 3], ids=["wheel", "sdist"])
