@@ -16,14 +16,14 @@ from pathlib import Path
 
 import pytest
 import sweep_cells
-from distributed import Client, LocalCluster
+from distributed import LocalCluster
 from threadpoolctl import threadpool_limits
 
 import dask
 from lcref import cli, experiment
 from lcref.cells import key, reference_key, run_cell
 from lcref.design import Design
-from lcref.executors import Processes
+from lcref.executors import Processes, opened
 from lcref.folder import Folder
 from lcref.sweep import AHEAD, _sweep, sweep
 
@@ -418,7 +418,7 @@ def test_a_sweep_that_is_killed_goes_on_and_leaves_no_process(serial, tmp_path):
     file, out = written(SMALL, tmp_path), tmp_path / "out"
     process, workers = start(file, out, "--workers", "2")
     process.kill()
-    process.communicate()
+    process.communicate(timeout=30)     # its workers have its standard error too
     before = {each: each.stat().st_mtime_ns for each in finished(out)}
     assert 0 < len(before) < 6 and len(workers) >= 2
     sweep_cells.until(lambda: not any(map(is_there, workers)))
@@ -520,6 +520,28 @@ def test_a_large_design_goes_on_in_seconds_and_in_constant_memory(tmp_path, side
         tmp_path / "cells" / key(design[i])[:2] / f"{key(design[i])}.json").exists()}
 
 
+class Together(Executor):
+    """Ends what it is given when there are eight, at once."""
+
+    def __init__(self):
+        self.given = []
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        self.given.append((future, fn, args))
+        if len(self.given) == 8:
+            for each, work, arguments in self.given:
+                each.set_result(work(*arguments))
+            self.given = []
+        return future
+
+
+def test_results_that_come_at_once_are_taken_in_the_order_of_the_design(tmp_path):
+    fake(with_seeds(*range(8)), tmp_path, Together(), window=8)
+    assert sweep_cells.calls(tmp_path) == [f"{what} {seed}" for what in ("reference", "cell")
+                                           for seed in range(8)]
+
+
 def test_a_list_counts_what_is_finished_failed_and_left(tmp_path, capsys):
     out, file = tmp_path / "out", written(with_seeds(0, 1, 2, 2, 3), tmp_path)
     fake(with_seeds(0, 7), out, Serial())       # 7 is of another design
@@ -592,13 +614,15 @@ def test_dask_with_a_worker_killed_half_way_gives_the_serial_results(serial, tmp
 
 @posix
 def test_dask_fails_the_cell_that_always_kills_its_worker_and_no_other(tmp_path, cluster):
-    with Client(cluster, set_as_default=False) as client:
-        counts = fake(with_seeds(*range(6)), tmp_path, client.get_executor(pure=False),
-                      run=sweep_cells.seed_3_kills, window=4)
+    with opened(cluster.scheduler_address.replace("tcp", "dask")) as (executor, workers):
+        counts = fake(with_seeds(*range(6)), tmp_path, executor, run=sweep_cells.seed_3_kills,
+                      window=4)
+    assert workers == 2
     assert (counts.run, counts.failed) == (6, 1)
     failed = {found["settings"]["seed"]: found["error"] for found in results(tmp_path).values()
               if "error" in found}
     assert failed.keys() == {3} and "its worker was lost 4 times: KilledWorker" in failed[3]
+    assert sweep_cells.calls(tmp_path).count("cell 3") == 4 * 2     # dask tries it twice each time
 
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent),
