@@ -1,3 +1,4 @@
+from . import choice as choice
 from . import composition as composition
 from . import compressions as compressions
 from . import inference as inference
@@ -6,6 +7,7 @@ from . import lc as lc
 from . import parts as parts
 from . import projections as projections
 from . import storage as storage
+from . import sweep as sweep
 from . import text as text
 from . import tolerance as tolerance
 from . import verify as verify

@@ -284,6 +284,16 @@ def test_the_installed_package_runs_from_another_folder(archives, which, tmp_pat
     assert lcref.__version__ in version
 
 
+def test_a_sweep_is_run_and_read_with_no_import_but_that_of_lcref(tmp_path):
+    script = """if __name__ == "__main__":
+        import lcref
+        design = lcref.sweep.Design({"reference-epochs": 0, "steps": 1, "epochs": 0})
+        print(lcref.sweep.sweep(design, "out", workers=1).run)
+        print(len(lcref.choice.finished(lcref.choice.results("out"))[0]))"""
+    (tmp_path / "script.py").write_text(script)
+    assert python("script.py", cwd=tmp_path, PYTHONPATH=str(ROOT)).split() == ["1", "1"]
+
+
 # ---- the repository ----------------------------------------------------------------------------
 
 
