@@ -647,6 +647,21 @@ def test_ranks_of_mpi_give_the_serial_results(serial, tmp_path, ranks, how):
 
 
 @posix
+def test_a_signal_stops_a_sweep_under_mpi_at_once_and_says_how_to_go_on(serial, tmp_path):
+    file, out = written(SMALL, tmp_path), tmp_path / "out"
+    process = subprocess.Popen(under_mpi(2, file, out), stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)
+    sweep_cells.until(lambda: finished(out) or process.poll() is not None)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGTERM and len(finished(out)) < 6, said
+    assert "lcref sweep: stopped by SIGTERM; to go on: mpiexec -n N lcref sweep " in said
+    done = subprocess.run(under_mpi(2, file, out), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert without_seconds(results(out)) == serial
+
+
+@posix
 def test_a_rank_of_mpi_that_is_killed_ends_the_sweep_and_the_same_command_goes_on(serial, tmp_path):
     file, out = written(SMALL, tmp_path), tmp_path / "out"
     process = subprocess.Popen(under_mpi(3, file, out), stdout=subprocess.PIPE,
