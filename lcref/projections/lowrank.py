@@ -6,7 +6,7 @@ from array_api_compat import array_namespace, device
 
 from ..inputs import moderate, one_of, real_array, root_of_price, whole
 from ..parts import Array, LowRank
-from ..svd import decompose
+from ..svd import truncated
 
 
 def rank_ball(w: Array, rank: int) -> LowRank:
@@ -38,7 +38,8 @@ def rank_ball(w: Array, rank: int) -> LowRank:
 
     Notes
     -----
-    O(m n min(m, n)), decomposed in float64. Eckart and Young, Psychometrika 1, 1936; Idelbayev and
+    O(m n min(m, n)), in float64; a small rank of a large matrix by its Gram matrix, see
+    `svd.truncated`. Eckart and Young, Psychometrika 1, 1936; Idelbayev and
     Carreira-Perpiñán, CVPR 2020.
     """
     xp, rank = _matrix(w), whole(rank, "rank")
@@ -46,7 +47,8 @@ def rank_ball(w: Array, rank: int) -> LowRank:
         left, right = _whole_matrix(w)
     else:
         x, scale = moderate(w)
-        left, right = _truncated(*decompose(x), rank, scale)
+        left, right = truncated(x, lambda squares: rank)
+        left = left * scale
     return LowRank(xp.astype(left, w.dtype), xp.astype(right, w.dtype), tuple(w.shape))
 
 
@@ -56,12 +58,6 @@ def _matrix(w):
     if w.ndim != 2:
         raise ValueError(f"w must be a matrix (2 axes), not an array of {w.ndim} axes")
     return xp
-
-
-def _truncated(u, s, vt, rank, scale):
-    """The factors U_r √S_r and √S_r V_rᵀ, the scale put back into the first."""
-    root = array_namespace(s).sqrt(s[:rank])
-    return u[:, :rank] * root * scale, root[:, None] * vt[:rank, :]
 
 
 def _whole_matrix(w):
@@ -108,15 +104,16 @@ def rank_selection(w: Array, alpha: float, mu: float,
     """
     xp, worth = _matrix(w), root_of_price(alpha, mu)
     x, scale = moderate(w)
-    u, s, vt = decompose(x)
     charge = rank_cost(cost, sum(w.shape), whole(positions, "positions", least=1))
     costs = [charge(r) for r in range(min(w.shape) + 1)]
-    tails = xp.cumulative_sum(xp.flip(s * s), include_initial=True)  # of Σ_{i>r} σ_i², r descending
     prices = [worth / scale * (worth / scale) * cost if cost else 0.0 for cost in costs]
-    totals = [float(tails[len(prices) - 1 - r]) + price for r, price in enumerate(prices)]
-    rank = totals.index(min(totals))
-    left, right = (_whole_matrix(w) if rank == min(w.shape)
-                   else _truncated(u, s, vt, rank, scale))
+
+    def cheapest(squares):
+        tails = xp.cumulative_sum(xp.flip(squares), include_initial=True)  # r descending
+        totals = [float(tails[len(prices) - 1 - r]) + price for r, price in enumerate(prices)]
+        return totals.index(min(totals))
+    left, right = truncated(x, cheapest)
+    left, right = _whole_matrix(w) if left.shape[1] == min(w.shape) else (left * scale, right)
     return LowRank(xp.astype(left, w.dtype), xp.astype(right, w.dtype), tuple(w.shape))
 
 
