@@ -12,8 +12,8 @@ holds one weight. Then the bound is exact.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
@@ -28,11 +28,16 @@ FEW = 32  # ends in a block
 
 @dataclass(frozen=True, eq=False)
 class Ascending:
-    """Sorted weights of any dtype, read as x = values / scale − centre in float64, in blocks."""
+    """Sorted weights of any dtype, read as x = values / scale − centre in float64, in blocks.
+
+    Sums run outwards from the origin, a position, so that what lies beyond them is in none of them.
+    """
 
     values: Array
     scale: float = 1.0
     centre: float = 0.0
+    origin: int = 0
+    _known: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, x):
@@ -40,10 +45,9 @@ class Ascending:
         ordered = ascending(x)
         return cls(ordered, scale_of(ordered[:1], ordered[-1:]) if size(x) else 1.0)
 
-    def centred(self):
-        """The same about its median, so that sums of squares keep their digits at any offset."""
-        middle = self.values[size(self.values) // 2]
-        return Ascending(self.values, self.scale, float(self.read(middle)))
+    def about(self, i, origin=0):
+        """The same about its i-th weight, so that sums of squares keep their digits there."""
+        return Ascending(self.values, self.scale, float(wide(self.values[i])) / self.scale, origin)
 
     def read(self, values):
         x = scaled(values, self.scale)
@@ -60,32 +64,85 @@ class Ascending:
         return xp.searchsorted(self.values, least_reaching(
             x + self.centre, self.scale, self.values, xp.zeros_like(x, dtype=xp.bool)))
 
-    @cached_property
-    def _blocks(self):
-        """[(start, stop, Σ x before it)] of the blocks."""
-        found, before = [], 0.0
-        for start, stop in block_ends(self.values):
-            found.append((start, stop, before))
-            before += float(array_namespace(self.values).sum(self.read(self.values[start:stop])))
-        return found
+    def _blocks(self, power):
+        """[(start, stop, Σ xᵖ from the origin to the nearer end of the block)], ascending."""
+        if power not in self._known:
+            xp, at, found = array_namespace(self.values), self.origin, []
+            left = [(at - j, at - i, -1.0) for i, j in block_ends(self.values[:at])]
+            right = [(at + i, at + j, 1.0) for i, j in block_ends(self.values[at:])]
+            for blocks in (left, right):
+                base = 0.0
+                for start, stop, sign in blocks:
+                    found.append((start, stop, base))
+                    base += sign * float(xp.sum(self._powers(start, stop, power)))
+            self._known[power] = sorted(found)
+        return self._known[power]
 
-    def sums(self, ends):
-        """Σ x of the first e weights, for ascending positions e; reads only the blocks of them."""
-        xp = array_namespace(ends)
-        starts = xp.asarray([start for start, *_ in self._blocks], dtype=ends.dtype,
-                            device=device(ends))
-        marks = [*map(int, xp.searchsorted(ends, starts)), size(ends)]
-        found = [wide(ends[:0])]
-        for (start, stop, before), i, j in zip(self._blocks, marks, marks[1:]):
+    def _powers(self, start, stop, power):
+        x = self.read(self.values[start:stop])
+        return x if power == 1 else x * x
+
+    def sums(self, ends, power=1):
+        """Σ xᵖ from the origin up to each of ascending positions; reads only the blocks of them."""
+        xp, blocks = array_namespace(ends), self._blocks(power)
+        starts = xp.asarray([start for start, *_ in blocks], dtype=ends.dtype, device=device(ends))
+        marks, found = [*map(int, xp.searchsorted(ends, starts)), size(ends)], [wide(ends[:0])]
+        for (start, stop, base), i, j in zip(blocks, marks, marks[1:]):
             if i < j:
-                x, at = self.read(self.values[start:stop]), ends[i:j] - start
-                if j - i > FEW:
-                    found.append(xp.take(xp.cumulative_sum(x, include_initial=True), at) + before)
-                else:  # whole sums are faster than running ones
-                    at = [0, *map(int, at)]
-                    between = [xp.sum(x[a:b]) for a, b in zip(at, at[1:])]
-                    found.append(xp.cumulative_sum(xp.stack(between)) + before)
+                x, at = self._powers(start, stop, power), ends[i:j]
+                found.append(base + _first_sums(x, at - start) if start >= self.origin else
+                             base - xp.flip(_first_sums(xp.flip(x), xp.flip(stop - at))))
         return xp.concat(found)
+
+    def mean_and_spread(self, i, j):
+        """The mean of x_i..x_{j−1}, in their range, and Σ (x − mean)², j > i.
+
+        From those of blocks, by SS = Σ SS_b + N_b (mean_b − mean)²: no digits cancel.
+        """
+        parts = [self._moments(max(a, i), min(b, j)) for a, b in block_ends(self.values)
+                 if a < j and i < b]
+        first = parts[0][1]
+        mean = first + sum(n * (m - first) for n, m, _ in parts) / (j - i)
+        lowest, highest = (float(self.read(self.values[e])) for e in (i, j - 1))
+        mean = min(max(mean, lowest), highest)
+        return mean, sum(ss + n * (m - mean) ** 2 for n, m, ss in parts)
+
+    def _moments(self, i, j):
+        """Number, mean and spread of the weights from i to j, within a block."""
+        if (i, j) not in self._known:
+            xp, x = array_namespace(self.values), self.read(self.values[i:j])
+            mean = float(x[0]) + float(xp.mean(x - x[0]))
+            self._known[i, j] = j - i, mean, float(xp.sum((x - mean) ** 2))
+        return self._known[i, j]
+
+
+def _first_sums(x, ends):
+    """Σ of the first e entries of x for ascending e; whole sums are faster than running ones."""
+    xp = array_namespace(x)
+    if size(ends) > FEW:
+        return xp.take(running_sums(x), ends)
+    at = [0, *map(int, ends)]
+    return xp.cumulative_sum(xp.stack([xp.sum(x[a:b]) for a, b in zip(at, at[1:])]))
+
+
+def running_sums(x: Array) -> Array:
+    """Sums of the first 0, 1, .. n entries along the last axis, each off by about one rounding.
+
+    A running sum loses a little at every step; what each step lost is exact (a difference of two
+    floating numbers is a floating number plus an error that is one too) and summed beside it.
+    """
+    xp = array_namespace(x)
+    total = xp.cumulative_sum(x, axis=-1, include_initial=True)
+    before, after = total[..., :-1], total[..., 1:]
+    step = after - before
+    virtual = after - step
+    error = after - (step + virtual)
+    virtual -= before
+    error += virtual
+    step -= x
+    step += error  # less what was lost
+    total -= xp.cumulative_sum(step, axis=-1, include_initial=True)
+    return total
 
 
 def ascending(x: Array, reuse: bool = False) -> Array:
@@ -146,22 +203,42 @@ def spread(x: Ascending, starts: Array, ends: Array) -> tuple[Array, Array]:
     Those before the bucket, and those of its own that lie at l when all of them lie at l or u.
     """
     xp, l, u = array_namespace(starts), x.at(starts), x.at(ends)
-    before, after = _sums_beside(x, starts, ends)
+    before, after = sums_beside(x, starts, ends)
     n = wide(ends - starts)
     at_l = xp.clip((n * u - (after - before)) / xp.where(u > l, u - l, xp.ones_like(l)), min=1.0)
     at_l = xp.minimum(at_l, n)
     return wide(starts) + at_l, xp.where(n == 1, after, before + at_l * l)
 
 
-def _sums_beside(x, starts, ends):
-    """Σ x of the weights before each bucket, and before its end."""
+def sums_beside(x: Ascending, starts: Array, ends: Array, power: int = 1) -> tuple[Array, Array]:
+    """Σ xᵖ of the weights before each bucket, and before its end."""
     xp = array_namespace(starts)
     edges = xp.unique_values(xp.concat([starts, ends]))
-    sums = x.sums(edges)
-    return tuple(xp.take(sums, xp.searchsorted(edges, e)) for e in (starts, ends))
+    sums = x.sums(edges, power)
+    before, after = (xp.take(sums, xp.searchsorted(edges, e)) for e in (starts, ends))
+    return before, after
 
 
-def best_cuts(x: Ascending, k: int) -> Array:
+def best_clusters(x: Ascending, k: int) -> list[tuple[int, int]]:
+    """The best k clusters as runs; each distinct value one where there are no more than k."""
+    starts = _distinct(x.values, k)
+    if starts is None:
+        starts = [0, *(map(int, _best_cuts(x.about(size(x.values) // 2), k)) if k > 1 else ())]
+    return list(zip(starts, [*starts[1:], size(x.values)]))
+
+
+def _distinct(ordered, k):
+    """Where each distinct value of a sorted vector starts; None where there are more than k."""
+    xp, starts = array_namespace(ordered), [0] if size(ordered) else []
+    for i, j in block_ends(ordered[1:]) if starts else ():
+        changes = xp.nonzero(ordered[i + 1:j + 1] != ordered[i:j])[0]
+        if len(starts) + size(changes) > k:
+            return None
+        starts += [int(change) + i + 1 for change in changes]
+    return starts
+
+
+def _best_cuts(x, k):
     """Where the best k clusters but the first start, in more than k ≥ 2 distinct weights.
 
     For each cut the buckets that may hold it are kept: those whose bound, F for the clusters to
@@ -320,7 +397,7 @@ def _crossings(x, entries, low, high, many):
     xp, gaps = array_namespace(entries), entries[1:] - entries[:-1]
     one, other = _crossed(x, entries, low), _crossed(x, entries, high)
     starts, ends, c = split(xp.minimum(one, other), xp.maximum(one, other), many)
-    before, after = _sums_beside(x, starts, ends)
+    before, after = sums_beside(x, starts, ends)
     n, l, u = wide(ends - starts), x.at(starts), x.at(ends - 1)
     at_u = xp.clip((after - before - n * l) / xp.where(u > l, u - l, xp.ones_like(l)), min=0.0)
     at_u = xp.where(u > l, xp.minimum(at_u, n), xp.zeros_like(n))

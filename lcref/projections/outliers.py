@@ -11,16 +11,13 @@ from typing import NamedTuple
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import scaled
-from ..parts import Array, Layout, block_ends, size
-from ..tolerance import EPS, slack, squared_norm, wide
-from .clusters import Ascending, ascending, best_starts, run_means
-from .prune import l0_ball
-from .quantize import kmeans, nearest
+from ..parts import Array, block_ends, size
+from ..tolerance import EPS, slack, wide
+from .clusters import Ascending, ascending, best_clusters, run_means, running_sums
+from .priced import DOUBT, SMALL, all_spreads, priced, within
 
-SMALL, COUNTABLE = 512, 10**8  # entries of each array, and steps, up to which κ is counted exactly
-PRICES = 60  # prices tried at most; about five are enough
-_DOUBT = 4 * EPS  # of P·x at an end of a run, see _layer
+COUNTABLE = 10**8  # steps up to which κ is counted exactly, of arrays up to SMALL
+PRICES, BISECTIONS = 60, 100  # prices tried at most (about five are enough), and distances
 
 
 def kmeans_with_outliers(ws: list[Array], k: int, kappa: int,
@@ -36,20 +33,13 @@ def kmeans_with_outliers(ws: list[Array], k: int, kappa: int,
         x = _ends_in_order(ws[0], kappa)
         start = _narrowest_window(Ascending(x, unit), n - kappa)
         return [_means(x, [(start, start + n - kappa)], unit)], 0.0
-    xs = [ascending(scaled(w, unit), reuse=True) for w in ws]
-    if k * (kappa + 1) * sum(size(x) ** 2 for x in xs) <= COUNTABLE and (
-            max(map(size, xs)) <= SMALL):
-        runs = _shared_count([_counted(x, k, min(kappa, size(x))) for x in xs], kappa)
-        return [_means(x, found) for x, found in zip(xs, runs)], 0.0
-    largest = l0_ball(array_namespace(*xs).concat(xs), kappa).decompress()
-    starts = ([array_namespace(x).ones_like(x) for x in xs],  # K-means first, or corrections
-              [wide(s == 0) for s in Layout.of(xs).split(largest)])
-    best = min((_alternated(xs, k, kappa, kept, 1) for kept in starts), key=_distortion)
-    middles = [x[size(x) // 2] for x in map(_kept, xs, best.kept)]
-    centred = [x - middle for x, middle in zip(xs, middles)]
-    entries, gap = _shared_price(centred, k, kappa,
-                                 [c - middle for c, middle in zip(best.entries, middles)])
-    return [c + middle for c, middle in zip(entries, middles)], gap
+    xs, gap = [Ascending(ascending(w, reuse=True), unit) for w in ws], 0.0
+    if k * (kappa + 1) * sum(size(w) ** 2 for w in ws) <= COUNTABLE and max(map(size, ws)) <= SMALL:
+        runs = _shared_count([_counted(x.read(x.values), k, min(kappa, size(x.values)))
+                              for x in xs], kappa)
+    else:
+        runs, gap = _shared_price(xs, k, kappa)
+    return [_means(x.values, found, unit) for x, found in zip(xs, runs)], gap
 
 
 def _counted(x, k, kappa):
@@ -59,7 +49,7 @@ def _counted(x, k, kappa):
     the minimum of C_c(j, r) = min over i ≤ j of F_{c−1}(i, r) + SS(i, j), where the c-th run ends
     at j, and of F_c(j − 1, r − 1), where weight j is corrected.
     """
-    xp, n, table = array_namespace(x), size(x), _all_spreads(x)
+    xp, n, table = array_namespace(x), size(x), all_spreads(x)
     index = xp.arange(n + 1, dtype=xp.int64, device=device(x))
     never = xp.full_like(table[0, :], xp.inf)
     least = [xp.where(index == r, xp.zeros_like(never), never) for r in range(kappa + 1)]
@@ -156,26 +146,27 @@ def _narrowest_window(x, length):
     return int(xp.argmin(xp.reshape(spreads, (-1,))[:spare + 1]))
 
 
-def _shared_price(xs, k, kappa, entries):
-    """Entries for each ascending, centred x and the gap, by the price that all corrections share.
+def _shared_price(xs, k, kappa):
+    """The runs in each x, and the gap, by the price that all corrections share.
 
     The solutions of all prices are the corners of the convex hull of (corrections, distortion).
     Two that enclose κ are drawn together: by the price that the best point found suggests, else
     by the slope of the line between them. It ends at a corner with κ corrections, which is
     optimal, or where that slope gives an old corner: then the line is an edge of the hull.
     """
-    layers = [_layer(x) for x in xs]
-    best = _trimmed(xs, entries, kappa)
-    low, high, guess, bound = (0.0, sum(map(size, xs)), 0.0), None, best.price, 0.0
+    best, xs = _first_point(xs, k, kappa)
+    n = sum(size(x.values) for x in xs)
+    low, high, guess, bound = (0.0, n, 0.0), None, best.price, 0.0
     for _ in range(PRICES):
         if best.distortion == 0:
             break
         inside = low[0] < guess < (high[0] if high else math.inf)
         alpha = guess if inside else _slope(low, high)
-        solved = [_priced(x, layer, k, alpha) for x, layer in zip(xs, layers)]
-        corner = (alpha, sum(count for _, count, _ in solved), sum(cost for *_, cost in solved))
+        solved = [priced(x, k, alpha) for x in xs]
+        dropped = n - sum(j - i for runs in solved for i, j in runs)
+        corner = (alpha, dropped, sum(_spread(x, runs) for x, runs in zip(xs, solved)))
         bound = max(bound, corner[2] + alpha * (corner[1] - kappa))
-        found = _trimmed(xs, [_means(x, runs) for x, (runs, *_) in zip(xs, solved)], kappa)
+        found = _trimmed(xs, [_centres(x, runs) for x, runs in zip(xs, solved)], kappa)
         best = min(best, found, key=_distortion)
         repeated = corner[1] in (low[1], high and high[1])
         if corner[1] == kappa or (repeated and high and not inside):
@@ -183,8 +174,8 @@ def _shared_price(xs, k, kappa, entries):
         low, high = (corner, high) if corner[1] > kappa else (low, corner)
         guess = 0.0 if repeated else found.price
     if _gap(best, bound, xs, k):
-        best = min(best, _alternated(xs, k, kappa, best.kept, 20), key=_distortion)
-    return best.entries, _gap(best, bound, xs, k)
+        best = min(best, _alternated(xs, best, k, kappa, 20), key=_distortion)
+    return best.runs, _gap(best, bound, xs, k)
 
 
 def _slope(low, high):
@@ -198,13 +189,14 @@ def _gap(best, bound, xs, k):
     """How far the point may lie above the optimum: 0 where that is within rounding.
 
     Rounding is that of residuals from entries as large as M, summed. It holds the costs of prices
-    too, ε of the n·α that they reach in each of k layers. The doubt of `_layer` comes on top where
+    too, ε of the n·α that they reach in each of k layers. The doubt of `priced` comes on top where
     it is more than that, 2k times: at both ends of every run.
     """
-    n, sizes = sum(map(size, xs)), [abs(x) for x in xs]
-    largest = max(float(array_namespace(x).max(x)) for x in sizes)
-    doubt = sum(_DOUBT * float(array_namespace(x).max(x) * array_namespace(x).sum(x))
-                for x in sizes if size(x) > SMALL)
+    n, largest, doubt = sum(size(x.values) for x in xs), 0.0, 0.0
+    for x in xs:
+        largest = max(largest, _farthest(x))
+        if size(x.values) > SMALL:
+            doubt += DOUBT * _farthest(x) * _norm(x)
     allowed = slack(n, EPS, best.distortion, largest * math.sqrt(n * best.distortion), largest)
     allowed += k * n * EPS * best.price
     gap = max(best.distortion - bound, 0.0) + (2 * k * doubt if 2 * k * doubt > allowed else 0.0)
@@ -212,176 +204,142 @@ def _gap(best, bound, xs, k):
 
 
 class _Point(NamedTuple):
-    """Entries for each x, with the κ largest residuals left out."""
+    """Runs of each x with κ weights in none, and their distortion."""
 
     distortion: float
-    entries: list[Array]
-    kept: list[Array]  # 1.0 where a weight is kept, 0.0 where it is corrected
-    price: float  # between the largest squared residual kept, r², and the least one left out; ≤ 2r²
+    runs: list[list[tuple[int, int]]]
+    price: float  # the squared residual from the entries up to which weights are kept
 
 
 def _distortion(point):
     return point.distortion
 
 
-def _kept(x, keep):
-    """The kept weights of x, or all where none is."""
-    return x[keep > 0] if bool(array_namespace(x).any(keep > 0)) else x
+def _spread(x, runs):
+    """Σ SS(run)."""
+    return sum(x.mean_and_spread(i, j)[1] for i, j in runs)
 
 
-def _alternated(xs, k, kappa, kept, cycles):
+def _centres(x, runs):
+    """The means of the runs, ascending; 0 where there is none."""
+    xp = array_namespace(x.values)
+    means = [x.mean_and_spread(i, j)[0] for i, j in runs] or [0.0]
+    return xp.unique_values(xp.asarray(means, dtype=xp.float64, device=device(x.values)))
+
+
+def _first_point(xs, k, kappa):
+    """The better of K-means first and of corrections first; and each x about what that keeps.
+
+    About its middle, from where the sums run outwards.
+    """
+    xs = [x.about(size(x.values) // 2, size(x.values) // 2) for x in xs]
+    whole = [[(0, size(x.values))] for x in xs]
+    zero = [wide(array_namespace(x.values).zeros_like(x.values[:1])) - x.centre for x in xs]
+    starts = (whole, _nearest(xs, zero, kappa)[0])
+    best = min((_alternated(xs, _Point(math.inf, runs, 0.0), k, kappa, 1) for runs in starts),
+               key=_distortion)
+    middles = [_middle(x, runs) for x, runs in zip(xs, best.runs)]
+    return best, [x.about(middle, middle) for x, middle in zip(xs, middles)]
+
+
+def _middle(x, runs):
+    """The position of the median of the weights in the runs, or of all where there are none."""
+    left = sum(j - i for i, j in runs) // 2
+    for i, j in runs:
+        if left < j - i:
+            return i + left
+        left -= j - i
+    return size(x.values) // 2
+
+
+def _alternated(xs, best, k, kappa, cycles):
     """K-means of the kept weights, then the κ largest residuals anew, while that descends."""
-    best = None
     for _ in range(cycles):
-        entries = [kmeans(_kept(x, keep), k).entries for x, keep in zip(xs, kept)]
-        point = _trimmed(xs, entries, kappa)
-        if best and point.distortion >= best.distortion:
+        point = _trimmed(xs, [_clustered(x, runs, k) for x, runs in zip(xs, best.runs)], kappa)
+        if point.distortion >= best.distortion:
             break
-        best, kept = point, point.kept
+        best = point
     return best
+
+
+def _clustered(x, runs, k):
+    """The entries of K-means of the weights in the runs; of the first where there are none."""
+    xp, kept = array_namespace(x.values), [x.values[i:j] for i, j in runs or [(0, 1)]]
+    y = Ascending(kept[0] if len(kept) == 1 else xp.concat(kept), x.scale, x.centre)
+    return _centres(y, best_clusters(y, k))
 
 
 def _trimmed(xs, entries, kappa, steps=8):
     """A few of Lloyd's steps with the κ largest residuals left out, while they descend."""
-    xp, layout, best = array_namespace(*xs), Layout.of(xs), None
+    best = None
     for _ in range(steps):
-        books = [nearest(x, c) for x, c in zip(xs, entries)]
-        residual = [x - book.decompress() for x, book in zip(xs, books)]
-        dropped = l0_ball(layout.join(residual), kappa)
-        kept = [wide(s == 0) for s in layout.split(dropped.decompress())]
-        residual = [keep * r for keep, r in zip(kept, residual)]
-        value = sum(map(squared_norm, residual))
+        runs, price = _nearest(xs, entries, kappa)
+        value = sum(_spread(x, found) for x, found in zip(xs, runs))
         if best and value >= best.distortion:
             break
-        inner = max(float(xp.max(xp.abs(r))) for r in residual)
-        outer = float(xp.min(xp.abs(dropped.values)))
-        best = _Point(value, entries, kept, inner * min(outer, 2 * inner))
-        entries = [_centres(x, book.codes, keep, c)
-                   for x, book, keep, c in zip(xs, books, kept, entries)]
+        best = _Point(value, runs, price)
+        entries = [_centres(x, found) for x, found in zip(xs, runs)]
     return best
 
 
-def _centres(x, codes, kept, entries):
-    """The mean of the kept weights of each code; a code that has none is dropped."""
-    xp = array_namespace(x)
-    cuts = xp.searchsorted(xp.astype(codes, xp.int64), xp.arange(size(entries) + 1, dtype=xp.int64,
-                                                                 device=device(x)))
+def _nearest(xs, entries, kappa):
+    """The runs of all weights but the κ farthest from the entries, and a price.
 
-    def totals(y):
-        sums = xp.take(xp.cumulative_sum(y, include_initial=True), cuts)
-        return sums[1:] - sums[:-1]
-    counts = totals(kept)
-    used = counts > 0
-    means = xp.unique_values(totals(kept * x)[used] / counts[used])  # ascending despite rounding
-    return means if size(means) else entries[:1]
-
-
-def _priced(x, layer, k, alpha):
-    """At most k runs of ascending x, where each weight in none of them costs the price α.
-
-    F_0(j) = αj is the least cost of the first j weights without a run. With C_c(j) = min over
-    i ≤ j of F_{c−1}(i) + SS(i, j), where the c-th run ends at j, F_c(j) = min over t ≤ j of
-    C_c(t) + α(j − t). Returns (runs, number of corrections, distortion).
+    By bisection of the distance. Where it parts several at once, the ends of the runs that it adds
+    are cut until the number is right.
     """
-    xp, n = array_namespace(x), size(x)
-    price = alpha * xp.arange(n + 1, dtype=x.dtype, device=device(x))
-    best, solved = price, []
-    for _ in range(k):
-        closed, starts = layer(best)
-        solved.append((closed - price, starts))
-        best = price + _running_minimum(closed - price)
-    runs: list[tuple[int, int]] = []
-    j = n
-    for closed, starts in reversed(solved):
-        end = int(xp.argmin(closed[:j + 1]))
-        j = int(starts[end])
-        runs = [(j, end), *runs] if j < end else runs
-    distortion = sum(squared_norm(x[i:j] - xp.mean(x[i:j])) for i, j in runs)
-    return runs, n - sum(j - i for i, j in runs), distortion
+    keep = sum(size(x.values) for x in xs) - kappa
+    low, high = -1.0, 2 * max(_farthest(x) + float(array_namespace(c).max(abs(c)))
+                              for x, c in zip(xs, entries))
+    inner = [[(i, i) for i, _ in within(x, c, 0.0)] for x, c in zip(xs, entries)]
+    outer = [within(x, c, high) for x, c in zip(xs, entries)]
+    for step in range(BISECTIONS):
+        middle = (max(low, 0.0) + high) / 2 if step else 0.0
+        if not low < middle < high:
+            break
+        runs = [within(x, c, middle) for x, c in zip(xs, entries)]
+        kept = sum(j - i for found in runs for i, j in found)
+        if kept <= keep:
+            low, inner = middle, runs
+        if kept >= keep:
+            high, outer = middle, runs
+        if kept == keep:
+            break
+    spare = sum(j - i for found in outer for i, j in found) - keep
+    cut, reach = [], 0.0
+    for x, c, most, least in zip(xs, entries, outer, inner):
+        runs, spare = _cut(most, least, spare)
+        reach = max(reach, _reach(x, c, runs))
+        cut.append([(i, j) for i, j in runs if i < j])
+    return cut, min(high * high, 2 * reach * reach)
 
 
-def _layer(x):
-    """The function of F: (min over i ≤ j of F(i) + SS(i, j), the best i), each for j = 0..n.
-
-    SS(i, j) = Σ (x − mean)² over the weights i..j−1 of ascending x: from a table for few weights,
-    else by divide and conquer, since the best i grows with j: SS(a, c) + SS(b, d) ≤ SS(a, d) +
-    SS(b, c) for a ≤ b ≤ c ≤ d. The sums of that run outwards from 0, the middle of the weights
-    that a first answer keeps. Where P = Σ x up to an end of a run is large, at outliers, a few ε
-    of P·x there are in doubt; the run is charged for that.
-    """
-    xp, n = array_namespace(x), size(x)
-    if n <= SMALL:
-        table = _all_spreads(x)
-
-        def tabulated(best):
-            costs = best[:, None] + table
-            return xp.min(costs, axis=0), xp.argmin(costs, axis=0)
-        return tabulated
-    centre = int(xp.sum(xp.astype(x < 0, xp.int64)))
-    sums, squares = _sums_outwards(x, centre), _sums_outwards(x * x, centre)
-    ends = xp.concat([x[:centre], xp.zeros_like(x[:1]), x[centre:]])
-    doubt = _DOUBT * xp.abs(sums * ends)
-    index = xp.arange(n + 1, dtype=x.dtype, device=device(x))
-
-    def layer(best):
-        reward = squares - best - doubt
-
-        def value(i, at):  # −F(i) − SS(i, j), but for the squares up to j
-            found = at(sums) - xp.take(sums, i)
-            found *= found
-            found /= xp.clip(at(index) - xp.take(index, i), min=1.0)
-            found += xp.take(reward, i)
-            return found
-        found, starts = best_starts(value, xp.arange(n + 1, dtype=xp.int64, device=device(x)))
-        return squares - found + doubt, starts
-    return layer
+def _cut(outer, inner, spare):
+    """Runs between the outer and the inner ones with so many weights less than the outer."""
+    runs = []
+    for (start, stop), (i, j) in zip(outer, inner):
+        less = min(spare, i - start)
+        start, spare = start + less, spare - less
+        less = min(spare, stop - j)
+        stop, spare = stop - less, spare - less
+        runs.append((start, stop))
+    return runs, spare
 
 
-def _sums_outwards(y, c):
-    """Σ y over the entries from c up to j, negative for j < c; j = 0..n."""
-    below, above = running_sums(array_namespace(y).flip(y[:c])), running_sums(y[c:])
-    return array_namespace(y).concat([-array_namespace(y).flip(below)[:-1], above])
+def _farthest(x):
+    """max abs(x)."""
+    return max(abs(float(x.read(x.values[e]))) for e in (0, -1))
 
 
-def _all_spreads(x):
-    """SS(i, j) for all i ≤ j, infinite below, (n + 1, n + 1); centred at the first entry, x_i."""
-    xp, n = array_namespace(x), size(x)
-    d = xp.triu(x[None, :] - x[:, None])
-    index = xp.arange(n + 1, dtype=x.dtype, device=device(x))
-    length = index[None, :] - index[:-1, None]  # (n, n + 1)
-    sums, squares = running_sums(d), running_sums(d * d)
-    spreads = squares - sums * sums / xp.clip(length, min=1.0)
-    spreads = xp.where(length < 0, xp.full_like(length, xp.inf), spreads)
-    last = xp.where(index < n, xp.full_like(index, xp.inf), xp.zeros_like(index))
-    return xp.concat([spreads, last[None, :]])
+def _reach(x, entries, runs):
+    """The largest distance of a weight of the runs from its entry."""
+    def far(c, i, j):
+        return max(float(c - x.read(x.values[i])), float(x.read(x.values[j - 1]) - c))
+    return max((far(c, i, j) for c, (i, j) in zip(entries, runs) if i < j), default=0.0)
 
 
-def running_sums(x: Array) -> Array:
-    """Sums of the first 0, 1, .. n entries along the last axis, each off by about one rounding.
-
-    A running sum loses a little at every step; what each step lost is exact (a difference of two
-    floating numbers is a floating number plus an error that is one too) and summed beside it.
-    """
-    xp = array_namespace(x)
-    total = xp.cumulative_sum(x, axis=-1, include_initial=True)
-    before, after = total[..., :-1], total[..., 1:]
-    step = after - before
-    virtual = after - step
-    error = after - (step + virtual)
-    virtual -= before
-    error += virtual
-    step -= x
-    step += error  # less what was lost
-    total -= xp.cumulative_sum(step, axis=-1, include_initial=True)
-    return total
-
-
-def _running_minimum(x):
-    """min over t ≤ j of x_t for every j; by doubling where the standard has nothing faster."""
-    xp, reach = array_namespace(x), 1
-    if is_numpy_array(x):
-        return xp.minimum.accumulate(x)
-    while reach < size(x):
-        x = xp.concat([x[:reach], xp.minimum(x[reach:], x[:-reach])])
-        reach *= 2
-    return x
+def _norm(x):
+    """Σ abs(x), of x about 0."""
+    xp = array_namespace(x.values)
+    ends = xp.asarray([0, size(x.values)], dtype=xp.int64, device=device(x.values))
+    return float(xp.sum(x.sums(ends)))

@@ -6,7 +6,7 @@ from ..inputs import (DTYPES, flag, moderate, one_of, real_array, scale_of, scal
                       strictly_ascending, whole)
 from ..parts import Array, Codebook, Dense, block_ends, in_blocks, size
 from ..tolerance import wide
-from .clusters import Ascending, best_cuts, best_scale, least_reaching, run_means
+from .clusters import Ascending, best_clusters, best_scale, least_reaching, run_means
 
 
 FLOATS = {"float16": (11, -14), "bfloat16": (8, -126)}  # digits, least normal exponent
@@ -339,24 +339,7 @@ def kmeans(w: Array, k: int) -> Codebook:
     """
     xp, k = real_array(w), whole(k, "k", least=1)
     x = Ascending.of(xp.reshape(w, (-1,)))
-    ordered, starts = x.values, _distinct(x.values, k)
-    if starts is not None:
-        lowest = entries = xp.take(ordered, starts)
-    else:
-        starts = [0, *(map(int, best_cuts(x.centred(), k)) if k > 1 else ())]
-        lowest = xp.stack([ordered[i] for i in starts])
-        runs = list(zip(starts, [*starts[1:], size(w)]))
-        entries = run_means(ordered, runs, x.scale) * x.scale
-    return _codebook(w, lowest[min(size(lowest), 1):], entries, "free")
-
-
-def _distinct(ordered, k):
-    """Where each distinct value of a sorted vector starts; None where there are more than k."""
-    xp, n = array_namespace(ordered), size(ordered)
-    found = [xp.arange(min(n, 1), dtype=xp.int64, device=device(ordered))]
-    for i, j in block_ends(ordered[1:]) if n else ():
-        changes = xp.nonzero(ordered[i + 1:j + 1] != ordered[i:j])[0]
-        found.append(xp.astype(changes, xp.int64) + (i + 1))
-        if sum(map(size, found)) > k:
-            return None
-    return xp.concat(found)
+    runs = best_clusters(x, k)
+    lowest = xp.take(x.values, xp.asarray([i for i, _ in runs], dtype=xp.int64, device=device(w)))
+    entries = run_means(x.values, runs, x.scale) * x.scale
+    return _codebook(w, lowest[min(len(runs), 1):], entries, "free")

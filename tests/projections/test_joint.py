@@ -18,9 +18,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from problems import codebooks, distance_to_mean, name_of, objective, to_numpy, vectors
 
+from lcref import parts
 from lcref.parts import Codebook, Sparse, Sum
 from lcref.projections import (binary, codebook_l0, kmeans, kmeans_l0, l0_ball, nearest, outliers,
-                               scaled_binary_l0)
+                               priced, scaled_binary_l0)
 from lcref.tolerance import objective_slack
 from lcref.verify import oracles
 
@@ -271,20 +272,25 @@ def three_arrays(draw, dtype, seed):
     return [(draw(rng, math.prod(s)).reshape(s) * scale).astype(dtype) for s, scale in pairs]
 
 
-# ---- the three ways by which learned codebooks are solved
+# ---- the ways by which learned codebooks are solved: (SMALL, COUNTABLE, BUCKETS, BLOCK)
 
-WAYS = {"counting": (512, 10**8), "prices, tables": (512, 0), "prices, halving": (0, 0)}
+WAYS = {"counting": (512, 10**8, 2048, 30_000), "prices, tables": (512, 0, 2048, 30_000),
+        "prices, halving": (0, 0, 2048, 30_000), "prices, buckets": (0, 0, 1, 4)}
 
 
 @contextlib.contextmanager
 def by_way(way):
     """Solve small problems as large ones are, whatever their size."""
-    before = outliers.SMALL, outliers.COUNTABLE
-    outliers.SMALL, outliers.COUNTABLE = WAYS[way]
+    places = [(outliers, "SMALL"), (outliers, "COUNTABLE"), (priced, "BUCKETS"), (parts, "BLOCK")]
+    before = [getattr(*place) for place in places]
+    small, *_ = now = WAYS[way]
+    for place, value in zip([*places, (priced, "SMALL")], [*now, small]):
+        setattr(*place, value)
     try:
         yield
     finally:
-        outliers.SMALL, outliers.COUNTABLE = before
+        for place, value in zip([*places, (priced, "SMALL")], [*before, before[0]]):
+            setattr(*place, value)
 
 
 @pytest.fixture(scope="module", params=WAYS)
