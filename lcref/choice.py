@@ -38,7 +38,8 @@ def _read(file):
     try:
         cell = json.loads(file.read_text(encoding="utf-8"))
         _check(cell, file.stem)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError,
+            RecursionError) as error:
         raise ValueError(f"{file} is damaged ({type(error).__name__}: {error}); remove it, and "
                          "the sweep runs its cell again") from None
     return cell
@@ -53,13 +54,21 @@ def _check(cell, key):
         cell["error"].split(), cell["traceback"].split()
         return
     result = cell["result"]
-    result["versions"].items(), [result["ratio"][name] for name in ("float16", "float32",
-                                                                    result["storage"])]
-    for name in NETS:
-        held_out = result[name].get("held_out_error") or 0.0
-        for value in (result[name]["test_error"], result[name]["loss"], held_out,
-                      *result["ratio"].values()):
-            float(value)
+    result["versions"].items(), result["ratio"][result["storage"]]
+    for name in ("float16", "float32"):
+        _number(f"ratio {name}", result["ratio"][name])
+    for net in NETS:
+        for name in ("loss", *ERRORS):
+            if name != "held_out_error" or result[net].get(name) is not None:
+                _number(f"{net} {name}", result[net][name])
+
+
+def _number(name, value):
+    """Raise one of several errors unless it is a number, and finite if it is no loss."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is {value!r:.60}, not a number")
+    if not (math.isfinite(value) or name.endswith("loss")):
+        raise ValueError(f"{name} is {value}")
 
 
 def finished(cells) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -1,13 +1,14 @@
 """The choice of a cell is the one that a search through all of them makes, by held-out errors."""
 
 import json
+import math
 import re
 import shlex
 
 import numpy as np
 import pytest
 import sweep_results
-from hypothesis import example, given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lcref import choice, cli
@@ -160,6 +161,61 @@ def test_a_damaged_file_is_an_error_that_names_it(tmp_path, where):
     file.write_text(ruin(cell, where), encoding="utf-8")
     with pytest.raises(ValueError, match=f"{re.escape(str(file))} is damaged .*; remove it"):
         list(choice.results(tmp_path))
+
+
+NOT_NUMBERS = ["1.5", "", "nan", True, [], [[]], {}, {"": 0}, 10**400, math.nan, math.inf, None]
+
+
+@pytest.mark.parametrize("net", ["reference", "direct", "lc", "ratio"])
+@pytest.mark.parametrize("value", NOT_NUMBERS, ids=lambda value: repr(value)[:9])
+def test_what_stands_for_a_number_and_is_none_is_an_error_that_names_its_file(net, value, tmp_path):
+    for name in ("float16", "float32") if net == "ratio" else (
+            "loss", "held_out_error", "test_error", "train_error"):
+        cell, = sweep_results.cells(1)
+        cell["result"][net][name] = value
+        sweep_results.write(tmp_path, [cell])
+        file, = tmp_path.glob("cells/*/*.json")
+        if value is None and name == "held_out_error" or name == "loss" and type(value) is float:
+            assert next(choice.results(tmp_path))["key"] == cell["key"]     # not drawn, not chosen
+        else:
+            with pytest.raises(ValueError, match=f"{re.escape(str(file))} is damaged .*; remove "):
+                list(choice.results(tmp_path))
+
+
+PLACES = st.lists(st.integers(0, 20), min_size=1, max_size=3)
+JSON = st.none() | st.booleans() | st.floats() | st.text(max_size=4) | st.sampled_from(
+    [0, -1, 10**400, "nan", "1e5", [], [0], {}, {"": None}, "</script>", "delete"])
+
+
+def put(tree, places, value):
+    """Let another value stand at a place in a tree of dicts."""
+    name = sorted(tree)[places[0] % len(tree)]
+    if len(places) > 1 and isinstance(tree[name], dict) and tree[name]:
+        put(tree[name], places[1:], value)
+    elif value == "delete":
+        del tree[name]
+    else:
+        tree[name] = value
+
+
+@given(number=st.integers(0, 3), places=PLACES, value=JSON,
+       limit=st.sampled_from(["--max-error", "--min-ratio"]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_file_says_best_chooses_or_names_it(number, places, value, limit,
+                                                       tmp_path_factory, capsys):
+    folder, cells = tmp_path_factory.mktemp("out"), sweep_results.cells(3, failed=1)
+    sweep_results.write(folder, cells)
+    cell = cells[number]
+    file, = folder.glob(f"cells/*/{cell['key']}.json")
+    put(cell, places, value)
+    file.write_text(json.dumps(cell), encoding="utf-8")
+    status, out, err = lcref(capsys, "best", folder, limit, 3)
+    if status == 2:
+        assert out == "" and err.count("\n") == 1
+        assert str(file) in err or "has no held-out error" in err and file.stem in err
+    else:
+        assert err.startswith("lcref best: no cell has") if status else err == ""
+        assert "nan" not in out.partition("lcref compress")[0]
 
 
 def test_a_file_that_is_no_text_is_damaged(tmp_path):
