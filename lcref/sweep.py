@@ -28,7 +28,7 @@ from .executors import Processes, cores
 from .folder import Folder, write_whole
 from .resume import VERSIONS
 
-__all__ = ["Counts", "Design", "key", "read", "run_cell", "sweep"]
+__all__ = ["Counts", "Design", "key", "read_result", "run_cell", "sweep"]
 
 AHEAD = 1000        # cells that are looked at before those that wait for a reference net are run
 PATIENCE = 60       # seconds without a result after which the executor is asked for a sign of life
@@ -152,7 +152,8 @@ def _bar(cells, progress):
 def _begin(design, out):
     """Make the folder's parts, and note the design; ValueError where the version is another."""
     file = out / "design.json"
-    there = ((read(file) or {}).get("versions") or VERSIONS).get("lcref")
+    versions = (read(file) or {}).get("versions")
+    there = versions.get("lcref") if isinstance(versions, dict) else __version__
     if there != __version__:
         raise ValueError(f"{out} has results of lcref {there}, and this is {__version__}: take "
                          "another folder")
@@ -171,8 +172,16 @@ def read(file):
     try:
         found = json.loads(file.read_bytes())
         return found if isinstance(found, dict) else None
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, RecursionError, ValueError):
         return None
+
+
+def read_result(file):
+    """The result in the file of a cell; None where there is none, or it is damaged."""
+    found = read(file) or {}
+    whole = found.get("key") == file.stem and (
+        isinstance(found.get("result"), dict) or isinstance(found.get("error"), str))
+    return found if whole else None
 
 
 def _file(out, name):
@@ -244,7 +253,7 @@ class _Driver:
         """The cells without a result, each once."""
         for index, cell in enumerate(self.design):
             name = key(cell)
-            found = None if name in self.taken else read(_file(self.out, name))
+            found = None if name in self.taken else read_result(_file(self.out, name))
             if found and "error" in found and self.retry_failed and name not in self.retried:
                 self.retried.add(name)
                 found = None

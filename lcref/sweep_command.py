@@ -13,7 +13,7 @@ from .cells import key
 from .design import Design
 from .executors import opened
 from .resume import Stopped
-from .sweep import read, sweep
+from .sweep import read_result, sweep
 
 __all__ = ["run"]
 
@@ -56,7 +56,7 @@ def _list(args, design):
     """Print how many cells there are and have results; of a large design all that are there."""
     names = {key(cell) for cell in design} if len(design) <= LISTED else None
     failed = Counter("error" in found for file in args.out.glob("cells/*/[!.]*.json")
-                     if (names is None or file.stem in names) and (found := read(file)))
+                     if (names is None or file.stem in names) and (found := read_result(file)))
     counts = {"cells": len(design), "finished": failed[False], "failed": failed[True],
               "left": (len(design) if names is None else len(names)) - failed.total()}
     first = [{"key": key(cell), **cell} for cell in islice(design, 5)]

@@ -62,12 +62,12 @@ def fake(design, out, executor, run=sweep_cells.cell, train=sweep_cells.referenc
     return _sweep(design, out, executor, None, 1, retry_failed, progress, window, run, train)
 
 
-def leave(out, cells, text='{"result": {}}'):
-    """Let each cell have this text as its result."""
+def leave(out, cells, text='"result": {}'):
+    """Let each cell have a file with its key and this."""
     for name in map(key, cells):
         file = Path(out, "cells", name[:2], f"{name}.json")
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+        file.write_text(f'{{"key": "{name}", {text}}}')
 
 
 def results(out):
@@ -284,13 +284,30 @@ def test_failed_cells_are_run_again_once_where_that_is_asked_for(tmp_path):
     assert sweep_cells.calls(tmp_path) == ["reference 0", "reference 1"] * 3 + ["cell 0", "cell 1"]
 
 
-def test_a_result_that_is_damaged_is_made_again(tmp_path):
+DAMAGES = {"cut off": lambda text: text[:40], "deep": lambda _: "[" * 10**5,
+           "a list": lambda _: "[{}]",
+           "no result": lambda text: text.replace('"result"', '"other"'),
+           "another's": lambda text: text.replace('"key": "', '"key": "0')}
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_a_result_that_is_damaged_is_made_again(how, tmp_path, capsys):
     fake(with_seeds(0, 1), tmp_path, Serial())
     file = finished(tmp_path)[0]
     whole = file.read_text()
-    file.write_text(whole[:40])
+    file.write_text(DAMAGES[how](whole))
+    assert cli.main(["sweep", str(written(with_seeds(0, 1), tmp_path)), "--out", str(tmp_path),
+                     "--list"]) == 0
+    assert capsys.readouterr().out.startswith("2 cells, 1 finished, 0 failed, 1 left\n")
     assert fake(with_seeds(0, 1), tmp_path, Serial()).run == 1
     assert file.read_text() == whole
+
+
+@pytest.mark.parametrize("text", ["[" * 10**5, '{"versions": [1]}', '{"versions": 3}', "[]", ""])
+def test_a_note_of_the_design_that_is_damaged_is_written_anew(text, tmp_path):
+    (tmp_path / "design.json").write_text(text)
+    fake(with_seeds(0), tmp_path, Serial())
+    assert json.loads((tmp_path / "design.json").read_text())["design"]["grid"] == [{"seed": [0]}]
 
 
 def test_a_cell_that_comes_twice_is_run_once(tmp_path):
@@ -556,7 +573,7 @@ def test_a_list_of_a_large_design_counts_the_results_that_are_there(tmp_path, ca
     design = Design({}, (), [{"samples": 10**6, "seed": {"from": 0, "to": 10**15}}])
     out, file = tmp_path / "out", written(design, tmp_path)
     leave(out, (design[i] for i in range(0, 100, 2)))
-    leave(out, (design[i] for i in range(1, 20, 2)), '{"error": "E: no", "traceback": ""}')
+    leave(out, (design[i] for i in range(1, 20, 2)), '"error": "E: no", "traceback": ""')
     one = finished(out)[0]
     shutil.copy(one, one.with_name(f".{one.name}"))     # of a sweep that was killed as it wrote
     assert cli.main(["sweep", str(file), "--out", str(out), "--list", "--quiet", "--json"]) == 0
