@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from lcref import (Binary, Each, LowRank, PowersOfTwo, Prune, Quantize, Round, Sum, Task, Ternary,
                    parse, projections)
-from lcref.experiment import check_budget
+from lcref.budgets import check_budget
 from lcref.parts import ByTensor
 from lcref.verify import oracles
 
