@@ -13,6 +13,7 @@ from typing import Any
 from . import __version__
 from .compressions import Each, Sum
 from .flags import COMPRESSION, add_job_flags
+from .folder import naming, to_disk
 from .text import parse, parse_task
 
 __all__ = ["FLAGS", "REFUSED", "Cell", "arguments", "as_flag", "check", "failure", "key", "kind",
@@ -156,5 +157,8 @@ def _measure(args, file):
 def _train(args, file):
     from .experiment import reference_weights
     from .nets import write_npz
-    write_npz(file, reference_weights(args))
+    params = reference_weights(args)
+    with naming(file):
+        write_npz(file, params)
+        to_disk(file, file.parent)
     return {}

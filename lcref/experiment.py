@@ -15,6 +15,7 @@ from . import data, lc, nets, resume, storage
 from .budgets import check_budget
 from .compressions import Task
 from .flags import COMPRESSION
+from .folder import naming, to_disk
 from .loop_inputs import disjoint_tasks
 from .lsteps import SGD, Diverged
 from .nets.checkpoints import read_params, write_npz
@@ -112,7 +113,9 @@ def _last_good(args, record):
         if args.out is None:
             raise
         file = args.out / "last-good.npz"
-        write_npz(file, error.params)
+        with naming(file):
+            write_npz(file, error.params)
+            to_disk(file, args.out)
         record.end(f"it diverged in L step {error.step}")
         raise Diverged(f"{error}; {file} holds the last good weights", **vars(error)) from error
 
@@ -231,12 +234,15 @@ def _write_all(out, packed, *result):
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir()
     try:
-        (scratch / "model.npz").write_bytes(packed)
-        _write(scratch, *result)
+        with naming(out):
+            (scratch / "model.npz").write_bytes(packed)
+            _write(scratch, *result)
+            to_disk(*scratch.iterdir())
         for old in [*out.glob("parts*.png"), *out.glob("layer*.png")]:
             old.unlink()
         for file in scratch.iterdir():
             os.replace(file, out / file.name)
+        to_disk(out)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

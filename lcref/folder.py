@@ -16,7 +16,8 @@ import shutil
 import sys
 import zipfile
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ try:
 except ImportError:     # not POSIX: two processes on one folder are not kept apart
     fcntl = None        # type: ignore[assignment]
 
-__all__ = ["Folder", "read_settings", "same", "sha256"]
+__all__ = ["Folder", "naming", "read_settings", "same", "sha256", "to_disk", "write_whole"]
 
 KEPT = 2
 SETTINGS, LOCK = "settings.json", ".lock"
@@ -256,7 +257,7 @@ def write_whole(file: Path, write: Any) -> None:
     """
     part = file.parent / (".checkpoint.npz" if NAME.fullmatch(file.name) else f".{file.name}")
     try:
-        with open(part, "wb") as stream:
+        with naming(file), open(part, "wb") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
@@ -265,12 +266,30 @@ def write_whole(file: Path, write: Any) -> None:
         with suppress(OSError):
             part.unlink()
         raise
-    if hasattr(os, "O_DIRECTORY"):
-        folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    to_disk(file.parent)
+
+
+def to_disk(*paths: Path) -> None:
+    """Bring files to the disk, and the names in folders where a system can do that."""
+    for path in paths:
+        if path.is_dir() and not hasattr(os, "O_DIRECTORY"):
+            continue
+        descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let an error of the system that names no file, as that of a full disk, name this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _bytes(text):

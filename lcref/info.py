@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from . import nets, storage
+from .folder import naming
 from .inference import by_tensor, dense_operations, operations, positions
 from .nets.checkpoints import write_npz
 from .parts import (FLOAT_BITS, FULL_BITS, ByTensor, Codebook, Dense, LowRank, Sparse, Sum, leaves,
@@ -237,7 +238,8 @@ def run_export(args) -> int:
                          f"--out {out}: there is no folder {out.parent}")
     if out.exists() and out.samefile(args.file):
         raise ValueError(f"--out {out} is the file to be read")
-    write_npz(out, params) if args.to == "npz" else _write_safetensors(out, params)
+    with naming(out):
+        write_npz(out, params) if args.to == "npz" else _write_safetensors(out, params)
     if args.json:
         print(json.dumps({"weights": str(out), "to": args.to, "tensors": len(params)}, indent=1))
     if not args.quiet:

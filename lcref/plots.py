@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from .folder import write_whole
 from .inputs import NUMBERS, array_of
 from .tolerance import wide
 
@@ -46,9 +47,9 @@ def layer_figure(name, reference, parts, file):
 
 
 def save(figure, file):
-    """Write a figure to `file` and return its path."""
+    """Write a figure to `file`, whole or not at all, and return its path."""
     file = Path(file)
-    figure.savefig(file, format="png", metadata={"Software": None})
+    write_whole(file, lambda to: figure.savefig(to, format="png", metadata={"Software": None}))
     return file
 
 
@@ -387,6 +388,5 @@ def _draw_matrix(axes, matrix, limit, dots):
     if few:
         i, j = np.nonzero(matrix)
         axes.scatter(j, i, c=matrix[i, j], s=9, edgecolors="0.2", linewidths=0.35, **scale)
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.set(xticks=[], yticks=[])
     return image

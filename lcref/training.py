@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__, data, nets, resume, storage
-from .folder import sha256
+from .folder import naming, sha256, to_disk, write_whole
 from .inference import from_parts
 from .lsteps import LBFGS, SGD, Diverged
 from .nets.checkpoints import read_params, write_npz
@@ -202,10 +202,11 @@ def about(args) -> dict[str, Any]:
 
 
 def _write(out, params, history):
-    write_npz(out / "weights.npz", params)
-    part = out / ".history.json"
-    part.write_text(json.dumps(history, indent=1) + "\n")
-    os.replace(part, out / "history.json")
+    file, text = out / "weights.npz", json.dumps(history, indent=1) + "\n"
+    with naming(file):
+        write_npz(file, params)
+        to_disk(file)
+    write_whole(out / "history.json", lambda stream: stream.write(text.encode()))
 
 
 def _sgd(args, dataset, net):

@@ -4,6 +4,7 @@ import os
 import random
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -11,11 +12,12 @@ from contextlib import nullcontext
 
 import numpy as np
 import pytest
+import sweep_results
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from lcref import cli, lc, nets, resume
+from lcref import cli, lc, nets, resume, storage
 from lcref.compressions import Task
 from lcref.folder import Folder, sha256, write_whole
 from lcref.lsteps import LBFGS, SGD, LeastSquares
@@ -198,6 +200,27 @@ def test_the_last_step_is_not_run_again_where_only_the_files_could_not_be_writte
     (out / "history.json").rmdir()
     assert run("compress", "--resume", out) == 0
     same_result(tmp_path / "whole", out)
+
+
+@pytest.mark.parametrize("verb, flags", [("compress", SHORT), ("train", ["--epochs", "2"])])
+def test_the_result_is_on_the_disk_before_the_checkpoints_go(verb, flags, tmp_path, monkeypatch):
+    out, sync, end, synced, missing = tmp_path / "out", os.fsync, resume.Record.end, set(), []
+
+    def seen(descriptor):
+        found = os.fstat(descriptor)
+        synced.add((found.st_ino, 0 if stat.S_ISDIR(found.st_mode) else found.st_mtime_ns))
+        sync(descriptor)
+
+    def ends(self, how):
+        files = {file: file.stat() for file in out.iterdir() if file.name != ".lock"}
+        missing.extend(file.name for file, found in files.items()
+                       if (found.st_ino, found.st_mtime_ns) not in synced)
+        assert len(files) >= 5 and (out.stat().st_ino, 0) in synced and checkpoints(out)
+        end(self, how)
+    monkeypatch.setattr(os, "fsync", seen)
+    monkeypatch.setattr(resume.Record, "end", ends)
+    assert run(verb, "--out", out, *flags) == 0
+    assert missing == []
 
 
 def test_without_out_nothing_is_written_and_signals_are_left_alone(tmp_path, monkeypatch):
@@ -464,6 +487,33 @@ def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(disk, tmp_p
     assert remount("size=16m")
     assert run("compress", "--resume", out) == 0
     same_result(tmp_path / "whole", out)
+
+
+@posix
+@pytest.mark.parametrize("verb, kib, flags, named", [
+    ("train", 64, ["--epochs", "1"], "weights.npz"), ("compress", 2050, SHORT, ""),
+    ("compress", 64, ["--lr", "1e6", *SHORT], "last-good.npz"),
+    ("vectors", 300, [], "group_l0_ball.json"), ("plot", 60, [], "loss-ratio.png"),
+    ("plot", 400, [], "report.html"), ("sweep", 8, [], "design.json"),
+    ("export", 64, ["--to", "npz"], ""), ("export", 64, ["--to", "safetensors"], "")])
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_no_part_of_it(
+        verb, kib, flags, named, disk, tmp_path, capsys):
+    folder, remount = disk
+    assert remount(f"size={kib}k")
+    first = {"plot": [tmp_path / "sweep"], "export": [tmp_path / "model.npz"],
+             "sweep": [tmp_path / "design.toml"]}.get(verb, [])
+    sweep_results.write(tmp_path / "sweep", sweep_results.cells(3))
+    params = {"w": np.ones((300, 100), "f")}
+    (tmp_path / "model.npz").write_bytes(storage.pack(params, (), {}, {}))
+    (tmp_path / "design.toml").write_text(f"compress = 'binary(){' ' * 9000}'\n")
+    out = folder / "out"
+    quiet = ["--quiet"] * (verb != "vectors")
+    assert cli.main([verb, *map(str, first), "--out", str(out), *flags, *quiet]) == 2
+    said = capsys.readouterr().err
+    place = str(out / named) if named else str(out)
+    assert f"lcref {verb}: error: {place}: No space left on device" in said, said
+    assert not [file for file in folder.rglob("*") if file.name.startswith(".")]
+    assert not (out / named if named else out).is_file()
 
 
 @posix

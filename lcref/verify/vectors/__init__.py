@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ...folder import write_whole
+
 __all__ = ["Case", "Failure", "cases", "check", "kinds", "load", "write"]
 
 Arguments = tuple[Any, ...]
@@ -151,7 +153,7 @@ def write(folder: str | Path) -> list[Path]:
                          f"{', '.join(foreign)}; choose another folder")
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in shipped.items():
-        (folder / name).write_bytes(content)
+        write_whole(folder / name, lambda stream, content=content: stream.write(content))
     return [folder / name for name in shipped]
 
 
@@ -162,7 +164,7 @@ def _ours(path, content):
     held = path.read_bytes()
     try:
         document = json.loads(held)
-    except ValueError:
+    except (RecursionError, ValueError):
         return held == content
     marks = (document.get("format"), document.get("title")) if isinstance(document, dict) else ()
     return held == content or "lcref-vectors" in marks
