@@ -76,7 +76,7 @@ def _outcome(job, record):
         result = resume.compress(record, reference, job.tasks, job.l_step, job.schedule,
                                  job.evaluate, lambda step: _show(job, record, step))
     packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
-    summary = _summary(job, reference, result, len(packed))
+    summary = _summary(job, record.now["reference_report"], result, len(packed))
     summary["seconds"] |= {"reference": trained, "total": record.seconds}
     return summary, packed, reference, result
 
@@ -116,8 +116,11 @@ def _last_good(args, record):
         with naming(file):
             write_npz(file, error.params)
             to_disk(file, args.out)
-        record.end(f"it diverged in L step {error.step}")
-        raise Diverged(f"{error}; {file} holds the last good weights", **vars(error)) from error
+        where = f"L step {error.step}" if "reference" in record.now else "training the reference"
+        record.end(f"it diverged in {where}")
+        said = f"{error}; {file} holds the last good weights"
+        raise Diverged(said if "reference" in record.now else f"{where}: {said}",
+                       **vars(error)) from error
 
 
 def prepare(args):
@@ -176,10 +179,22 @@ def _reference(job, record):
         params, state = now.pop("params", job.params), now.pop("state", None)
         if not job.args.reference:
             params, _ = job.train(params, {}, 1.0, 0, state)
-        now |= {"reference": params, "trained": record.seconds, "batches": job.progress.n}
+        now |= {"trained": record.seconds, "batches": job.progress.n,
+                "reference_report": _first_report(job, params), "reference": params}
         record.write()
     job.progress.set_description("LC")
     return now["reference"], now["trained"]
+
+
+def _first_report(job, params):
+    """The errors of the reference; where it has no finite loss, Diverged if it was trained here."""
+    try:
+        return job.evaluate(params)
+    except FloatingPointError as error:
+        if job.args.reference:
+            raise ValueError(f"{job.args.reference}: {error}") from None
+        raise Diverged(f"{error}; try a smaller lr", params=job.params, state=None,
+                       step=0) from error
 
 
 def _show(job, record, step):
@@ -190,12 +205,12 @@ def _show(job, record, step):
                                  f"feasibility {step.feasibility:.1e}")
 
 
-def _summary(job, reference, result, file_bytes):
+def _summary(job, report, result, file_bytes):
     """What --json prints and history.json starts with."""
     totals = {phase: sum(step["seconds"][phase] for step in result.history)
               for phase in ("l_step", "c_step", "evaluate")}
     return {
-        "reference": job.evaluate(reference), "direct": job.evaluate(result.direct),
+        "reference": report, "direct": job.evaluate(result.direct),
         "lc": {key: result.last.compressed_report[key]
                for key in ("train_error", "test_error", "loss", "held_out_error")
                if key in result.last.compressed_report},

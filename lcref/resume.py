@@ -18,6 +18,7 @@ from . import __version__, lc
 from .compressions import Task
 from .flags import FREE
 from .folder import SETTINGS, Folder, read_settings, same
+from .loop_inputs import Diverged
 
 __all__ = ["Record", "Stopped", "arguments", "blaming", "compress", "opened", "settings_of"]
 
@@ -260,6 +261,12 @@ def compress(record: Record, reference: Params, tasks: Sequence[Task], l_step: l
     -------
     Result
         To the bit that of the unbroken run, but for seconds.
+
+    Raises
+    ------
+    Diverged
+        As of `lcref.compress`, and where `evaluate` raises a FloatingPointError: weights may be
+        finite and their loss not.
     """
     tasks = tuple(tasks)
     thetas, direct = lc.direct_compression(reference, tasks, schedule.mu(0))
@@ -269,13 +276,25 @@ def compress(record: Record, reference: Params, tasks: Sequence[Task], l_step: l
     if "last" in now:
         now["last"] = _short(last)
     history = now.setdefault("history", [])
-    for last in lc.iterate(reference, tasks, l_step, schedule, evaluate, last):
+    for last in _good(lc.iterate(reference, tasks, l_step, schedule, evaluate, last), last):
         history.append(last.summary())
         if on_step:
             on_step(last)
         now["last"] = _short(last)
         record.write(params=last.params, state=last.state)
     return lc.Result(last.compressed, last.theta, direct, history, last)
+
+
+def _good(steps, last):
+    """The steps after the last one; Diverged, which carries its weights, if one has no loss."""
+    try:
+        for last in steps:
+            yield last
+    except Diverged:
+        raise
+    except FloatingPointError as error:
+        raise Diverged(f"{error} after L step {last.step + 1}; try a smaller lr",
+                       params=last.params, state=last.state, step=last.step + 1) from error
 
 
 def _short(step):

@@ -237,8 +237,8 @@ def _epochs(args, dataset, net, sgd, bar, record, params):
     history = now.setdefault("history", [])
     bar.update(len(history) * -(-len(dataset.x_train) // args.batch))
     for epoch in range(len(history), args.epochs):
-        params, state = _one_epoch(args, sgd, params, state, epoch, record)
-        found = errors(net, params, dataset, "test")
+        params, state, found = _one_epoch(args, sgd, params, state, epoch, record,
+                                          lambda params: errors(net, params, dataset, "test"))
         history.append({"epoch": epoch, "lr": sgd.lr(epoch, 0), "test_loss": found["loss"],
                         "test_error": found["error"]})
         bar.set_postfix_str(f"test error {found['error']:.2f}%")
@@ -247,18 +247,21 @@ def _epochs(args, dataset, net, sgd, bar, record, params):
     return params, history
 
 
-def _one_epoch(args, sgd, params, state, epoch, record):
-    """One epoch; where it diverges, the weights before it are written and named in the error."""
+def _one_epoch(args, sgd, params, state, epoch, record, test):
+    """One epoch and its errors; where it diverges, the weights before it are kept, as is said."""
     try:
-        return sgd(params, {}, 1.0, epoch, state)
-    except Diverged as error:
+        found = sgd(params, {}, 1.0, epoch, state)
+        return *found, test(found[0])
+    except FloatingPointError as error:     # Diverged; or the last batch left weights too large
+        good = {"params": params, "state": state, "step": epoch, "epoch": epoch, "batch": None,
+                "rate": sgd.lr(epoch, 0)} | vars(error)
         file = args.out / "weights.npz"
-        _write(args.out, error.params, {**about(args), "epochs": record.now["history"]})
+        _write(args.out, good["params"], {**about(args), "epochs": record.now["history"]})
         record.end(f"it diverged in epoch {epoch}")
-        where = "" if error.batch is None else f", batch {error.batch}"
+        where = "" if good["batch"] is None else f", batch {good['batch']}"
         raise Diverged(f"the loss or a weight stopped being finite in epoch {epoch}{where}, at "
-                       f"learning rate {error.rate:g}; {file} holds the weights before that epoch; "
-                       "try a smaller --lr", **vars(error)) from error
+                       f"learning rate {good['rate']:g}; {file} holds the weights before that "
+                       "epoch; try a smaller --lr", **good) from error
 
 
 def _lbfgs(args, dataset, net):

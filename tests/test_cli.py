@@ -235,24 +235,51 @@ def test_bad_input_gets_one_message_status_2_and_no_output(what, tmp_path, capsy
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("where, flags", [
-    ("L step 0, in epoch 0", ["--lr", "1e6"]),
-    # w ← w − (g + 1e20 w), a batch in each epoch: beyond float32 in the second
-    ("L step 0, in epoch 1", ["--reference-epochs", "0", "--epochs", "2", "--batch", "2000",
-                              "--weight-decay", "1e20", "--momentum", "0", "--lr", "1"])])
-def test_divergence_leaves_the_last_good_weights_and_names_their_file(where, flags, tmp_path,
+ALL_AT_ONCE = ["--batch", "2000", "--momentum", "0", "--mu0", "1e-30"]      # one batch an epoch
+TOO_LARGE = "the loss of lenet300 over the train set is nan: its weights are too large"
+
+
+@pytest.mark.parametrize("where, ended, flags", [
+    ("training the reference: the loss is nan in L step 0, in epoch 0", "training the reference",
+     ["--lr", "1e6"]),
+    # w ← w − (g + 1e20 w): beyond float32 in the second epoch
+    ("L step 0, in epoch 1", "L step 0", ["--reference-epochs", "0", "--epochs", "2", *ALL_AT_ONCE,
+                                          "--weight-decay", "1e20", "--lr", "1"]),
+    # finite weights, which only their evaluation shows to be of no use
+    (f"{TOO_LARGE} after L step 0", "L step 0", ["--reference-epochs", "0", "--epochs", "1",
+                                                 *ALL_AT_ONCE, "--lr", "1e16"]),
+    (f"training the reference: {TOO_LARGE}", "training the reference",
+     ["--reference-epochs", "1", *ALL_AT_ONCE, "--lr", "1e16"])])
+def test_divergence_leaves_the_last_good_weights_and_names_their_file(where, ended, flags, tmp_path,
                                                                       capsys):
     out = tmp_path / "out"
     assert cli.main(["compress", *QUICK, *flags, "--out", str(out), "--quiet"]) == 2
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("lcref compress: error: the loss")
+    assert said.out == "" and said.err.startswith("lcref compress: error: ")
     for part in (where, "smaller lr", f"{out / 'last-good.npz'} holds the last good weights"):
         assert part in said.err
     left = arrays(out / "last-good.npz")
     assert all(np.isfinite(p).all() for p in left.values())
+    if "--reference-epochs" in flags:   # nothing was trained before, or all in the first epoch
+        assert cli.main(["train", "--epochs", "0", "--out", str(tmp_path / "s"), "--quiet"]) == 0
+        start = arrays(tmp_path / "s" / "weights.npz")
+        assert "epoch 1" in where or all(np.array_equal(left[name], start[name]) for name in start)
     assert sorted(os.listdir(out)) == ["last-good.npz", "settings.json"]
     assert cli.main(["compress", "--resume", str(out)]) == 2
-    assert "has ended: it diverged in L step 0" in capsys.readouterr().err
+    assert f"has ended: it diverged in {ended}" in capsys.readouterr().err
+
+
+def test_divergence_that_evaluation_shows_in_a_later_step_leaves_the_weights_of_the_one_before(
+        tmp_path, capsys):
+    # w ← w − (g + 1e8 w): three layers of 1e7 have a finite loss, of 1e15 they have none
+    flags = ["--reference-epochs", "0", "--epochs", "1", *ALL_AT_ONCE, "--lr", "1",
+             "--weight-decay", "1e8", "--task", "fc3.weight: binary()", "--quiet", "--out"]
+    bad, good = tmp_path / "two", tmp_path / "one"
+    assert cli.main(["compress", "--steps", "1", *flags, str(good)]) == 0
+    assert cli.main(["compress", "--steps", "2", *flags, str(bad)]) == 2
+    assert f"{TOO_LARGE} after L step 1; try a smaller lr; " in capsys.readouterr().err
+    left, expected = arrays(bad / "last-good.npz"), arrays(good / "compressed.npz")
+    assert all(np.array_equal(left[name], expected[name]) for name in left if "fc3.w" not in name)
 
 
 @pytest.mark.parametrize("spoil, message", [

@@ -237,6 +237,17 @@ def test_divergence_after_many_epochs_leaves_the_weights_of_the_last_good_one(tm
     assert len(history(tmp_path / "out")["epochs"]) == epoch
 
 
+def test_weights_that_are_finite_but_whose_loss_is_not_are_divergence_too(tmp_path, capsys):
+    assert train(tmp_path / "start", "--epochs", 1) == 0
+    start, out = tmp_path / "start" / "weights.npz", tmp_path / "out"
+    capsys.readouterr()     # one batch, whose loss is fine, and whose step is not
+    assert train(out, "--reference", start, "--batch", "2000", "--lr", "1e16") == 2
+    said = capsys.readouterr().err
+    assert f"in epoch 0, at learning rate 1e+16; {out / 'weights.npz'} holds the weights" in said
+    assert same(out / "weights.npz", start)
+    assert sorted(os.listdir(out)) == ["history.json", "settings.json", "weights.npz"]
+
+
 # ----- wrong usage -------------------------------------------------------------------------------
 
 BAD = {
