@@ -35,7 +35,7 @@ def main(argv=None):
         print(end="", flush=True)
         return status
     except KeyboardInterrupt as stop:
-        print(f"lcref {args.verb}: {stop or 'interrupted'}", file=sys.stderr)
+        print(f"lcref {args.verb}: {str(stop) or 'interrupted'}", file=sys.stderr)
         return getattr(stop, "status", 130)
     except BrokenPipeError:
         _close_output()

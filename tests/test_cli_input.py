@@ -5,9 +5,11 @@ import math
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 import threading
+import time
 import warnings
 import zipfile
 from pathlib import Path
@@ -245,6 +247,21 @@ def test_whatever_a_command_raises_is_one_line_and_a_traceback_with_debug(error,
     assert (status, out) == (2, "") and says in err and err.count("\n") == 1 and len(err) < 1100
     with pytest.raises(type(error)):
         lcref("compress", "--debug")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are those of POSIX")
+@pytest.mark.parametrize("arguments", [["verify", "m:waits", "--as", "l0_ball"],
+                                       ["compress", "--quiet", "--steps", "9999", "--growth", "1"]])
+def test_a_command_that_is_interrupted_says_so_in_a_line(arguments, tmp_path):
+    (tmp_path / "m.py").write_text("import time\ndef waits(w, kappa):\n    time.sleep(60)\n")
+    env = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1]), "LCREF_DATA": ""}
+    process = subprocess.Popen([sys.executable, "-m", "lcref", *arguments], cwd=tmp_path, env=env,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    time.sleep(3)       # the function takes a minute, the run an hour
+    assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=30) == ("", f"lcref {arguments[0]}: interrupted\n")
+    assert process.returncode == 130
 
 
 @pytest.mark.parametrize("tensors", [1, 2000])      # less than a buffer, and more than a pipe holds
