@@ -141,8 +141,11 @@ def test_the_flags_of_compression_go_on_too(flags, tmp_path, stop_after):
     same_result(tmp_path / "whole", tmp_path / "out")
 
 
-@pytest.mark.parametrize("net", ["lenet5", "nin", "resnet20",
-                                 pytest.param("vgg16", marks=pytest.mark.long)])
+LARGE = [pytest.param(net, marks=pytest.mark.long)     # seconds to minutes each
+         for net in ("resnet32", "resnet44", "resnet56", "resnet110", "vgg16")]
+
+
+@pytest.mark.parametrize("net", ["linear", "lenet300", "lenet5", "nin", "resnet20", *LARGE])
 def test_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, few_images):
     flags = ["--net", net, *few_images, "--reference-epochs", "1", "--steps", "2", "--epochs", "1",
              "--compress", "binary(scale=True)"]
@@ -152,8 +155,7 @@ def test_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, few_image
     same_result(tmp_path / "whole", tmp_path / "out")
 
 
-@pytest.mark.parametrize("net", ["linear", "lenet300", "lenet5", "nin", "resnet20",
-                                 pytest.param("vgg16", marks=pytest.mark.long)])
+@pytest.mark.parametrize("net", ["linear", "lenet300", "lenet5", "nin", "resnet20", *LARGE])
 def test_training_of_every_net_goes_on_to_the_same_bits(net, tmp_path, stop_after, few_images):
     flags = ["--net", net, "--epochs", "4", "--milestones", "1,3"]
     flags += ["--batch", "300"] if net in ("linear", "lenet300") else few_images
