@@ -9,8 +9,11 @@ import math
 import shlex
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from numbers import Real
 from typing import Any
+
+from .folder import path_of
+from .inputs import nonnegative, one_of
 
 __all__ = ["best", "command", "error_of", "finished", "front", "ratio", "results", "settings_of"]
 
@@ -27,7 +30,7 @@ def results(out) -> Iterator[dict[str, Any]]:
     ValueError
         The folder has no results, or a file is damaged; the file is named.
     """
-    files = sorted(Path(out).glob("cells/*/[!.]*.json"), key=lambda file: file.name)
+    files = sorted(path_of(out, "out").glob("cells/*/[!.]*.json"), key=lambda file: file.name)
     if not files:
         raise ValueError(f"no results in {out}: `lcref sweep FILE --out {out}` makes them")
     for file in files:
@@ -125,6 +128,9 @@ def front(points) -> list[int]:
     ratio and lower than all of the larger ratios.
     """
     points = [tuple(point) for point in points]
+    if not all(len(point) == 2 and all(isinstance(x, Real) for x in point) for point in points):
+        raise TypeError("points must be pairs of numbers, a ratio and an error")
+    points = [tuple(map(float, point)) for point in points]     # −x of an unsigned one is another
     order = sorted((i for i, point in enumerate(points) if not any(map(math.isnan, point))),
                    key=lambda i: (-points[i][0], points[i][1]))
     kept: list[int] = []
@@ -159,10 +165,12 @@ def best(cells, max_error=None, min_ratio=None, storage=None) -> tuple[dict[str,
     """
     if (max_error is None) == (min_ratio is None):
         raise ValueError("give exactly one of max_error and min_ratio")
-    limit = min_ratio if max_error is None else max_error
-    if not 0 <= limit < math.inf:
-        raise ValueError(f"the {'ratio' if max_error is None else 'error'} must be at least 0, "
-                         f"not {limit}")
+    nonnegative(*((min_ratio, "min_ratio") if max_error is None else (max_error, "max_error")))
+    if storage is not None:
+        one_of(storage, "storage", ("float16", "float32"))
+    cells = list(cells)
+    if len(finished(cells)[0]) < len(cells):
+        raise ValueError("cells must be those that did not fail, the first of finished(cells)")
     ranked = [(_held_out(cell), -ratio(cell, storage), cell["key"], cell) for cell in cells]
     if not ranked:
         raise ValueError("no cell has a result: there is nothing to choose from")

@@ -68,6 +68,12 @@ class Design(Sequence):
     blocks: tuple["_Block", ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
+        for name, found in (("settings", [self.settings]), ("grids", self.grids),
+                            ("randoms", self.randoms)):
+            if not (isinstance(found, Sequence) and all(isinstance(each, Mapping)
+                                                        for each in found)):
+                raise TypeError(f"{name} must be {'a dict' if name == 'settings' else 'dicts'}, "
+                                f"not {getattr(self, name)!r:.60}")
         _fixed(self.name, self.settings)
         blocks = [_block(f"{self.name}: [[{kind}]] {n + 1}", self.settings, block, kind, n)
                   for kind, found in (("grid", self.grids), ("random", self.randoms))
@@ -243,6 +249,8 @@ def _is_number(value):
 
 def _check_value(where, name, value):
     """Raise ValueError unless a flag, or a name that is none, takes the value."""
+    if isinstance(value, (np.generic, np.ndarray)) and not isinstance(value, (float, str)):
+        raise ValueError(f"{where}: takes numbers of Python, not {value!r:.60}")
     if name in FLAGS:
         try:
             as_flag(name, value)

@@ -30,7 +30,8 @@ try:
 except ImportError:     # not POSIX: two processes on one folder are not kept apart
     fcntl = None        # type: ignore[assignment]
 
-__all__ = ["Folder", "naming", "read_settings", "same", "sha256", "to_disk", "write_whole"]
+__all__ = ["Folder", "naming", "path_of", "read_settings", "same", "sha256", "to_disk",
+           "write_whole"]
 
 KEPT = 2
 SETTINGS, LOCK = "settings.json", ".lock"
@@ -38,6 +39,13 @@ NAME = re.compile(r"checkpoint-(\d{6,})\.npz")
 LEFT = (".settings.json", ".checkpoint.npz", ".history.json", ".*.npz-*", ".lcref-*", ".writing")
 DAMAGED = (ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError,
            RuntimeError, TypeError, ValueError, zipfile.BadZipFile, zlib.error)
+
+
+def path_of(value: Any, name: str) -> Path:
+    """A path that was given as the argument of that name."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path, not {value!r:.60}")
+    return Path(value)
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

@@ -25,7 +25,8 @@ from . import __version__
 from .cells import check, failure, key, kind, reference_key, run_cell, train_reference
 from .design import Design
 from .executors import Processes, cores
-from .folder import Folder, write_whole
+from .folder import Folder, path_of, write_whole
+from .inputs import whole
 from .resume import VERSIONS
 
 __all__ = ["Counts", "Design", "key", "read_result", "run_cell", "sweep"]
@@ -90,6 +91,7 @@ def sweep(design: Design, out: Path, executor: Executor | None = None, *,
     A cell that fails does not stop others. One whose worker is lost is run again at the end, alone,
     so that only a cell that ends its worker by itself fails, after three times.
     """
+    out = _checked(design, out, executor, threads, workers)
     own = Processes(workers or cores()) if executor is None else None
     try:
         return _sweep(design, out, own or executor, data_dir, threads, retry_failed, progress,
@@ -97,6 +99,17 @@ def sweep(design: Design, out: Path, executor: Executor | None = None, *,
     finally:
         if own:
             own.shutdown()
+
+
+def _checked(design, out, executor, threads, workers):
+    """The path of the results; what is wrong of the others is named."""
+    if not isinstance(design, Design):
+        raise TypeError(f"design must be a Design, not {design!r:.60}")
+    if executor is not None and not hasattr(executor, "submit"):
+        raise TypeError(f"executor must be one of concurrent.futures' kind, not {executor!r:.60}")
+    whole(threads, "threads", 1)
+    whole(1 if workers is None else workers, "workers", 1)
+    return path_of(out, "out")
 
 
 def _check(design, data_dir):

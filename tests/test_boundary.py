@@ -16,8 +16,8 @@ from boundary import (ALLOWED, ARRAYS, COUNTED, EMPTY, INTEGERS, LARGE, LAYOUTS,
                       NOT_FINITE, REFUSED, W, put)
 
 import lcref
-from lcref import (compressions, data, inference, lsteps, nets, parts, plots, storage, tolerance,
-                   verify)
+from lcref import (choice, compressions, data, design, inference, lsteps, nets, parts, plots,
+                   storage, sweep, tolerance, verify)
 from lcref import projections as p
 
 
@@ -187,7 +187,8 @@ def test_check_judges_a_function_whose_answers_are_hostile(column):
 
 MODULES = {"lcref": lcref, "projections": p, "compressions": compressions, "parts": parts,
            "lsteps": lsteps, "data": data, "nets": nets, "storage": storage, "inference": inference,
-           "tolerance": tolerance, "plots": plots, "verify": verify}
+           "tolerance": tolerance, "plots": plots, "verify": verify, "sweep": sweep,
+           "choice": choice, "design": design}
 WITHOUT_ARRAYS = {
     "abstract, an exception, or a record that is only returned": """lcref.Compression
         lcref.DescentError lcref.Result lcref.Step lsteps.Diverged nets.Training parts.Part
@@ -197,6 +198,10 @@ WITHOUT_ARRAYS = {
         nets.vgg16 nets.threads nets.read_npz nets.read_params nets.read_tensors storage.convention
         storage.is_packed storage.load storage.with_storage inference.dense_operations
         inference.positions tolerance.slack verify.of_program verify.property_names""",
+    "takes designs, cells, results or paths; its own tests try wrong ones": """choice.best
+        choice.command choice.error_of choice.finished choice.front choice.ratio choice.results
+        choice.settings_of design.Design sweep.Counts sweep.Design sweep.key sweep.read_result
+        sweep.run_cell sweep.sweep""",
     "writes what the draw_ function of its name draws": """plots.layer_figure plots.parts_figure
         plots.path_figure""",
     "makes tests of `check`": "verify.conforms",

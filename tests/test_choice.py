@@ -102,10 +102,36 @@ def test_a_choice_needs_exactly_one_limit(limits):
         choice.best(made([(1.0, 1.0)]), **limits)
 
 
-@pytest.mark.parametrize("limits", [{"max_error": -1.0}, {"min_ratio": float("nan")}])
-def test_a_limit_is_a_number_from_zero(limits):
-    with pytest.raises(ValueError, match=f"must be at least 0, not {list(limits.values())[0]}"):
-        choice.best(made([(1.0, 1.0)]), **limits)
+@pytest.mark.parametrize("name", ["max_error", "min_ratio"])
+@pytest.mark.parametrize("value", [-1.0, math.nan, math.inf, "3", [3.0], np.ones(1), 1j, True])
+def test_a_limit_is_a_number_from_zero(name, value):
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number, at least 0, not "):
+        choice.best(made([(1.0, 1.0)]), **{name: value})
+
+
+def test_a_number_of_numpy_is_a_limit_and_a_wrong_argument_is_named():
+    cells = made([(1.0, 1.0), (2.0, 4.0)])
+    assert choice.best(cells, max_error=np.float32(2)) == (cells[0], True)
+    with pytest.raises(ValueError, match="^storage must be 'float16' or 'float32', not 'float8'"):
+        choice.best(cells, max_error=2, storage="float8")
+    with pytest.raises(ValueError, match="^cells must be those that did not fail"):
+        choice.best(sweep_results.cells(1, failed=1), max_error=2)
+    with pytest.raises(TypeError, match="^out must be a path, not None"):
+        next(choice.results(None))
+
+
+@pytest.mark.parametrize("points", ["abc", [(1j, 2.0)], [(1.0, 2.0, 3.0)], [(None, 2.0)], [()],
+                                    [("1", "2")], np.ones((2, 3)), np.ones((2, 2), complex),
+                                    np.array([["a", "b"]])], ids=str)
+def test_points_that_are_no_pairs_of_numbers_are_refused_by_name(points):
+    with pytest.raises(TypeError, match="^points must be pairs of numbers"):
+        choice.front(points)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int64, np.uint8])
+def test_the_front_of_an_array_is_that_of_its_pairs(dtype):
+    points = np.array([[1, 2], [3, 4], [2, 3], [3, 5]], dtype)
+    assert choice.front(points) == choice.front(np.asfortranarray(points)) == [0, 1, 2]
 
 
 def test_results_without_held_out_errors_are_refused_with_the_fix():

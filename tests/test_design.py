@@ -5,6 +5,7 @@ import math
 import time
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -263,6 +264,19 @@ def test_an_error_names_the_file_the_block_and_the_key(read, tmp_path, text):
 def test_a_json_file_that_is_no_design_is_refused_by_its_name(read, text):
     with pytest.raises(ValueError, match="d.json: "):
         read(text, "d.json")
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ([None], "^settings must be a dict, not None"), ([[1]], "^settings must be a dict"),
+    (["seed"], "^settings must be a dict"), ([{}, [3]], "^grids must be dicts"),
+    ([{}, {"seed": [1]}], "^grids must be dicts"), ([{}, (), "ab"], "^randoms must be dicts"),
+    ([{"seed": np.int64(3)}], "seed: takes numbers of Python, not .*3"),   # JSON has no other
+    ([{}, [{"seed": [np.int64(3)]}]], "seed: takes numbers of Python"),
+    ([{}, [{"seed": np.arange(3)}]], "seed: takes numbers of Python"),
+    ([{"lr": np.float32(0.5)}], "lr: takes numbers of Python")])
+def test_a_design_in_python_that_is_none_is_refused_by_the_name_of_its_argument(arguments, says):
+    with pytest.raises((TypeError, ValueError), match=says):
+        Design(*arguments)
 
 
 # ---- size

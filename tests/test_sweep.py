@@ -310,6 +310,20 @@ def test_a_note_of_the_design_that_is_damaged_is_written_anew(text, tmp_path):
     assert json.loads((tmp_path / "design.json").read_text())["design"]["grid"] == [{"seed": [0]}]
 
 
+@pytest.mark.parametrize("change, error", [
+    ({"design": {}}, "design must be a Design"), ({"design": None}, "design must be a Design"),
+    ({"out": None}, "out must be a path"), ({"out": 3}, "out must be a path"),
+    ({"threads": 0}, "threads must be an integer, at least 1"),
+    ({"workers": -1}, "workers must be an integer, at least 1"),
+    ({"workers": 1.5}, "workers must be an integer"), ({"workers": 0}, "workers must be an int"),
+    ({"executor": 3}, "executor must be one of concurrent.futures' kind")])
+def test_a_wrong_argument_of_a_sweep_is_named_before_anything_is_run(change, error, tmp_path):
+    given = {"design": with_seeds(0), "out": tmp_path / "out", "progress": False} | change
+    with pytest.raises((TypeError, ValueError), match=f"^{error}"):
+        sweep(given.pop("design"), given.pop("out"), **given)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_cell_that_comes_twice_is_run_once(tmp_path):
     counts = fake(with_seeds(0, 1, 1, 0, 0), tmp_path, Serial(), window=3)
     assert (counts.cells, counts.run, counts.before) == (5, 2, 3)
