@@ -20,7 +20,7 @@ from .inputs import checked, in_range, scale_of, weights
 from .parts import Array, ByTensor, Layout, Part, add, combine, leaves, size
 from .tolerance import squared_norm, sum_slack, wide
 
-AFFORDABLE = 2**21  # weights times k up to which "auto" learns k values with corrections exactly
+FEW, AFFORDABLE = 16, 2**21  # k, or k times weights, up to which "auto" learns k values exactly
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,8 @@ class Sum(Compression):
         if len(pairs) != 1:
             return ()
         other, n = self.terms[pairs[0][1]], sum(map(size, leaves(w)))
-        affordable = self.solver == "exact" or other.learned * n <= AFFORDABLE
+        affordable = (self.solver == "exact" or other.learned <= FEW
+                      or other.learned * n <= AFFORDABLE)
         return pairs[0] if other.correctable and affordable else ()
 
     def _exact(self, w, j, i):

@@ -182,15 +182,23 @@ def test_an_exact_sum_of_three_parts_of_which_one_is_zero_is_that_of_the_other_t
 def test_a_codebook_is_learned_exactly_where_that_is_affordable_or_asked_for(
         n, solver, exactly, monkeypatch):
     monkeypatch.setattr(composition, "AFFORDABLE", 30)
+    monkeypatch.setattr(composition, "FEW", 2)
     for codebook in (Quantize(3), Each(Quantize(3))):
         for w in (heavy_tailed(0, n), {"a": heavy_tailed(0, 4), "b": heavy_tailed(1, n - 4)}):
             status = Sum(codebook, Prune(kappa=2), solver=solver).project(w).status
             assert (status in ("exact", "certified")) == exactly
 
 
+def test_few_values_are_learned_exactly_whatever_the_number_of_weights(monkeypatch):
+    monkeypatch.setattr(composition, "AFFORDABLE", 0)
+    for k, statuses in ((16, ("exact", "certified")), (17, ("stationary", "unconverged"))):
+        assert (Quantize(k) + Prune(kappa=2)).project(heavy_tailed(0, 40)).status in statuses
+
+
 @pytest.mark.parametrize("text", [text for text in EXACT if "k=" not in text])
 def test_a_codebook_that_is_not_learned_is_always_affordable(text, monkeypatch):
     monkeypatch.setattr(composition, "AFFORDABLE", 0)
+    monkeypatch.setattr(composition, "FEW", 0)
     for both, _ in both_orders(text, "one array", 2):
         assert both.project(pair_of(0, "one array")).status == "exact"
 
