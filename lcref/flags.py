@@ -69,6 +69,17 @@ def epochs(text):
     return epochs
 
 
+def sizes(text):
+    """Whole numbers with commas between them, such as 1e4,1e5, from 1 to 10⁹, ascending."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = [math.nan]
+    if not all(1 <= n <= 1e9 and n == int(n) for n in numbers):
+        raise argparse.ArgumentTypeError(f"sizes are whole numbers from 1 to 1e9, got {text!r:.60}")
+    return tuple(sorted({int(n) for n in numbers}))
+
+
 def add_net_flags(group, reference=True):
     """Which net, on which data, from which weights."""
     own = "" if reference else " (default: a packed file's own, else {})"

@@ -4,7 +4,7 @@ import importlib
 
 from .flags import (COUNT, NUMBER, POSITIVE, SOME, THREADS, WEIGHTS, add_checkpoint_flags,
                     add_choice_flags, add_job_flags, add_net_flags, add_output_flags,
-                    add_result_flags, add_sgd_flags, add_threads, epochs, flag, path)
+                    add_result_flags, add_sgd_flags, add_threads, epochs, flag, path, sizes)
 from .text import kinds
 
 __all__ = ["VERBS"]
@@ -157,15 +157,29 @@ def _export(verbs):
 
 def _bench(verbs):
     verb = verbs.add_parser(
-        "bench", help="the speed of L steps, against PyTorch", allow_abbrev=False,
-        description="Time the L steps of LeNet300, LeNet5 and ResNet20 by lcref and by PyTorch, "
-        "where it is installed, in turns, and their peak memory. Takes a minute or two; other "
-        "programs that run meanwhile spoil it.")
-    verb.set_defaults(run=_command("bench", "run"))
-    flag(verb, "--net", "only this one: lenet300, lenet5 or resnet20", metavar="NET")
-    flag(verb, "--turns", "turns that are counted, of each", 7, type=SOME, metavar="N")
-    add_threads(verb, "threads of each of the two")
-    add_output_flags(verb, None)
+        "bench", help="the speed of projections and L steps, against other libraries",
+        allow_abbrev=False,
+        description="Time every projection beside one numpy.sort, one copy of its data and the "
+        "other libraries that are installed, with its peak memory, and the L steps of LeNet300, "
+        "LeNet5 and ResNet20 beside PyTorch's; all in turns. Takes a few minutes; other programs "
+        "that run meanwhile spoil it. The group targets measures what the README states as "
+        "targets and says which are met; with n up to 10⁷, it takes longer.",
+        epilog="For example: lcref bench projections --only kmeans --sizes 1e5,1e6 --out speed")
+    verb.set_defaults(run=_command("bench.command", "run"))
+    verb.add_argument("what", nargs="*", metavar="GROUP", help="projections, lsteps or targets "
+                      "(default: projections and lsteps; with --net, lsteps)")
+    flag(verb, "--only", "only rows with this in their name; repeat it for more", metavar="TEXT",
+         action="append")
+    flag(verb, "--net", "of L steps, only this one: lenet300, lenet5 or resnet20", metavar="NET")
+    flag(verb, "--sizes", "numbers of weights of a projection, from 1 to 1e9", "1e4,1e5,1e6",
+         type=sizes, metavar="N,N")
+    flag(verb, "--dtype", "of these weights; of targets they are float64", "float64",
+         choices=("float32", "float64"))
+    flag(verb, "--turns", "turns that are counted, of each; calls of over a second have three, "
+         "over 5 seconds one", 7, type=SOME, metavar="N")
+    add_threads(verb, "threads of each")
+    add_output_flags(verb, "write bench.json, the tables as bench.md and the times against n as "
+                     "times.png there")
 
 
 def _verify(verbs):

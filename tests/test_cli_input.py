@@ -86,7 +86,7 @@ BASE = {
 FLAGS = [(verb, action.option_strings[-1], action) for verb, parser in VERBS.items()
          for action in parser._actions if action.option_strings and action.nargs is None]
 NUMERIC = [(verb, flag) for verb, flag, action in FLAGS
-           if action.type is not None and action.metavar not in ("DIR", "FILE", "E,E")
+           if action.type is not None and action.metavar not in ("DIR", "FILE", "E,E", "N,N")
            and flag != "--out"]
 PATHS = [(verb, flag) for verb, flag, action in FLAGS
          if action.metavar in ("DIR", "FILE") or flag == "--out"]
@@ -188,7 +188,8 @@ def test_a_path_that_is_wrong_is_named(verb, flag, lcref, tmp_path):
     for path, named in wrong.items():
         if (verb, flag, path) in (("export", "--out", "text"), ("vectors", "--out", "busy"),
                                   ("sweep", "--out", "busy"), ("plot", "--out", "busy"),
-                                  ("plot", "--out", "x" * 300)):
+                                  ("plot", "--out", "x" * 300), ("bench", "--out", "busy"),
+                                  ("bench", "--out", "x" * 300)):
             continue        # these are right, or found out where they are made
         said = refused(verb, lcref(verb, *flags, f"{flag}={path}"))
         assert (named or path) in said, path
@@ -205,6 +206,15 @@ def test_a_path_that_is_wrong_is_named(verb, flag, lcref, tmp_path):
     (["compress", "--out", "/proc/nothing"], "--out /proc/nothing: /proc cannot be written to"),
     (["train", "--out", "o", "--net", "vgg16", "--optimizer", "lbfgs"],
      "cannot train vgg16: dropout is random; take SGD"),
+    (["bench", "lstep"], "unknown group 'lstep'; known: projections, lsteps, targets; did you "
+     "mean 'lsteps'?"),
+    (["bench", "targets", "--net", "lenet5"], "--net lenet5 is for the group lsteps, not targets"),
+    (["bench", "--only", "kmeans", "--only", "kmaens"], "--only 'kmaens': no row of projections or "
+     "lsteps has that in its name"),
+    (["bench", "--sizes", "1e4,0"], "--sizes: sizes are whole numbers from 1 to 1e9, got '1e4,0'"),
+    (["bench", "--sizes", "1.5"], "--sizes: sizes are whole numbers from 1 to 1e9, got '1.5'"),
+    (["bench", "--sizes", "1e10"], "--sizes: sizes are whole numbers from 1 to 1e9, got '1e10'"),
+    (["bench", "--dtype", "float16"], "'float32', 'float64'"),
     (["info", "folder"], "folder is not a file"), (["eval", "folder"], "folder cannot be read"),
     (["eval", "text/below.safetensors"], "text/below.safetensors cannot be read"),
 ])

@@ -1,29 +1,21 @@
-"""The speed table: L steps of lcref and of PyTorch, on this machine, in one run.
+"""L steps of lcref and of PyTorch, on this machine, in one run.
 
 Both train the same net from the same weights on the same data, each in its own order, with the
 same number of threads: forward, backward, the penalty μ/2 ‖w − target‖² and Nesterov's update,
 batch after batch. They take turns, and the medians of the turns are compared. Peak memory is that
 of a fresh process which takes one L step and does nothing else.
 """
-import multiprocessing
-import platform
-import re
-import statistics
-import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from . import __version__, nets
-from .inputs import did_you_mean
-from .lsteps import SGD
+from .. import nets
+from ..inputs import did_you_mean
+from ..lsteps import SGD
+from .timing import in_fresh_process, medians, peak_so_far
 
 __all__ = ["LStep", "TASKS", "l_step"]
 
@@ -71,17 +63,16 @@ def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
     -----
     PyTorch runs eagerly in float32 with contiguous images. It is loaded only here.
     """
-    if name not in TASKS:
-        raise ValueError(f"unknown net {name!r}{did_you_mean(name, TASKS)}")
+    known_net(name)
     if turns < 1:
         raise ValueError(f"turns must be at least 1, got {turns}")
     has_torch, batch = find_spec("torch") is not None, TASKS[name][1]
     with nets.threads(threads):
         steps = [_lcref_step(name, threads)] + (
             [_torch_step(name, threads)] if has_torch else [])
-        times = _taking_turns(steps, turns)
+        times = medians(steps, turns, adapt=False)
     peaks = [_peak(kind, name, threads) for kind in ("lcref", "torch")[:1 + has_torch]]
-    milliseconds = [1e3 * statistics.median(t) / TASKS[name][2] for t in times]
+    milliseconds = [1e3 * t / TASKS[name][2] for t in times]
     (mb, step_mb), *theirs = peaks
     row = LStep(name, batch, milliseconds[0], mb, step_mb)
     for torch_mb, torch_step_mb in theirs:
@@ -90,17 +81,10 @@ def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
     return row
 
 
-def _taking_turns(steps, turns):
-    """The seconds of each step in each turn."""
-    times: list[list[float]] = [[] for _ in steps]
-    for turn in range(turns + 1):
-        for step, seconds in zip(steps, times):
-            time.sleep(0.05)    # threads that wait for more work of the other stop spinning
-            begin = time.perf_counter()
-            step()
-            if turn:
-                seconds.append(time.perf_counter() - begin)
-    return times
+def known_net(name: str) -> None:
+    """ValueError where no net of that name is measured."""
+    if name not in TASKS:
+        raise ValueError(f"unknown net {name!r}{did_you_mean(name, TASKS)}")
 
 
 def _problem(name):
@@ -193,8 +177,7 @@ TORCH_NETS: dict[str, Callable[..., Any]] = {
 
 def _peak(kind, name, threads):
     """Peak memory in MB of a fresh process that takes one L step, and how much the step added."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        return fresh.submit(_measure_peak, kind, name, threads).result()
+    return in_fresh_process(_measure_peak, kind, name, threads)
 
 
 def _measure_peak(kind, name, threads):
@@ -202,65 +185,8 @@ def _measure_peak(kind, name, threads):
         import torch
 
         torch.ones(1)
-    before = _peak_so_far()
+    before = peak_so_far()
     with nets.threads(threads):
         (_lcref_step if kind == "lcref" else _torch_step)(name, threads)()
-    peak = _peak_so_far()
+    peak = peak_so_far()
     return peak, peak - before
-
-
-def _peak_so_far():
-    """Of this process, in MB. On Linux getrusage would tell that of the parent where it is more."""
-    import resource
-
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.findall(r"VmHWM:\s*(\d+) kB", status.read_text())[0]) / 2 ** 10
-    unit = 2 ** 20 if sys.platform == "darwin" else 2 ** 10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-# ---- the command
-
-
-def run(args) -> int:
-    """lcref bench: measure, and print a table or JSON."""
-    import json
-
-    names = list(TASKS) if args.net is None else [args.net]
-    rows = [l_step(name, args.threads, args.turns)
-            for name in tqdm(names, unit="net", disable=args.quiet or None, file=sys.stderr)]
-    for_people = sys.stderr if args.json else sys.stdout
-    if not args.quiet:
-        print(_table(rows, args.threads), file=for_people)
-    if args.json:
-        print(json.dumps({"l_step": [asdict(row) for row in rows], "threads": args.threads,
-                          "turns": args.turns, "versions": _versions()}, indent=1))
-    return 0
-
-
-def _versions():
-    found = {"lcref": __version__, "numpy": np.__version__, "python": platform.python_version()}
-    if find_spec("torch"):
-        import torch
-
-        found["torch"] = torch.__version__
-    return found
-
-
-def _table(rows, threads):
-    lines = [f"{'L step, ms a batch':22}{'lcref':>8}{'PyTorch':>9}{'ratio':>7}"
-             f"{'peak MB':>10}{'PyTorch':>9}{'of the step':>13}{'PyTorch':>9}"]
-    for row in rows:
-        cells = [(row.lcref_ms, 8, 1), (row.torch_ms, 9, 1), (row.ratio, 7, 2),
-                 (row.lcref_mb, 10, 0), (row.torch_mb, 9, 0), (row.lcref_step_mb, 13, 0),
-                 (row.torch_step_mb, 9, 0)]
-        lines.append(f"{row.net + ', batch ' + str(row.batch):22}" + "".join(
-            f"{'–' if value is None else format(value, f'.{digits}f'):>{width}}"
-            for value, width, digits in cells))
-    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    lines.append(f"{threads} thread{'s' * (threads > 1)}; {versions}")
-    if rows and rows[0].torch_ms is None:
-        lines.append("PyTorch is not installed, so there is nothing to compare with: "
-                     "pip install torch")
-    return "\n".join(lines)

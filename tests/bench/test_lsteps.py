@@ -4,16 +4,19 @@ import json
 import math
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 
-from lcref import bench, cli
+from lcref import cli
+from lcref.bench import lsteps as bench
 from lcref.nets import build
 from lcref.nets.net import Training
 
 WITHOUT_TORCH = """
 import sys
+import time
 sys.modules["torch"] = None         # no spec and no module, as where it is not installed
 from lcref.cli import main
 sys.exit(main(sys.argv[1:]))
@@ -83,7 +86,7 @@ def test_milliseconds_are_those_of_one_batch_in_the_median_turn(no_torch, monkey
         clock[0] += next(lasts)
     monkeypatch.setattr(bench, "_lcref_step", lambda name, threads: step)
     monkeypatch.setattr(bench, "_peak", lambda *_: (1.0, 0.5))
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     assert bench.l_step("lenet300", turns=3).lcref_ms == pytest.approx(3000 / 40)   # of 40 batches
 
 
