@@ -6,7 +6,7 @@ turns are compared, so that what else the machine does meanwhile is spread over 
 
 from .lsteps import LStep, l_step
 from .projections import PeerTiming, Timing, exponent, time_projection
-from .targets import Target, targets
+from .targets import Target, measure_targets
 
-__all__ = ["LStep", "PeerTiming", "Target", "Timing", "exponent", "l_step", "targets",
+__all__ = ["LStep", "PeerTiming", "Target", "Timing", "exponent", "l_step", "measure_targets",
            "time_projection"]

@@ -16,7 +16,7 @@ from .lsteps import l_step
 from .projections import Timing, exponent, time_projection
 from .timing import limited, seconds
 
-__all__ = ["TARGETS", "Target", "targets"]
+__all__ = ["TARGETS", "Target", "measure_targets"]
 
 KMEANS1D, SKLEARN, SVD = "kmeans1d.cluster", "sklearn KMeans(n_init=10)", "scipy.linalg.svd"
 SIZES = (10**4, 10**5, 10**6, 10**7)
@@ -52,8 +52,8 @@ def judged(what: str, against: str, bound: str, target: float, measured: float |
     return Target(what, against, bound, target, measured, bool(within and also), note)
 
 
-def targets(names: list[str] | None = None, threads: int = 1,
-            turns: int = 7) -> Iterator[list[Target]]:
+def measure_targets(names: list[str] | None = None, threads: int = 1,
+                    turns: int = 7) -> Iterator[list[Target]]:
     """Measure the targets, one item of TARGETS after the other; all of them by default.
 
     The data are float64, the nets float32. An item gives a row or two: one for each peer, and of
