@@ -205,8 +205,8 @@ WITHOUT_ARRAYS = {
     "writes what the draw_ function of its name draws": """plots.layer_figure plots.parts_figure
         plots.path_figure""",
     "makes tests of `check`": "verify.conforms",
-    "works inside, on arrays that were looked at": """parts.add parts.combine parts.leaves
-        parts.position_code parts.size parts.storage_bits plots.log_axis plots.save""",
+    "works inside, on arrays that were looked at": """parts.add parts.block_ends parts.combine
+        parts.in_blocks parts.leaves parts.position_code parts.size parts.storage_bits plots.log_axis plots.save""",
 }
 
 

@@ -6,7 +6,8 @@ from ..inputs import (DTYPES, flag, moderate, one_of, real_array, scale_of, scal
                       strictly_ascending, whole)
 from ..parts import Array, Codebook, Dense, block_ends, in_blocks, size
 from ..tolerance import wide
-from .clusters import Ascending, best_clusters, best_scale, least_reaching, run_means
+from .clusters import Ascending, best_clusters, least_reaching, run_means
+from .scales import best_scale
 
 
 FLOATS = {"float16": (11, -14), "bfloat16": (8, -126)}  # digits, least normal exponent
@@ -150,7 +151,7 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     Notes
     -----
     O(n log n) by one sort, O(n k) for the codes; the sweep is over the breakpoints of buckets of
-    weights until few are left, see `clusters.best_scale`. Idelbayev and others, Optimal
+    weights until few are left, see `scales.best_scale`. Idelbayev and others, Optimal
     Quantization Using Scaled Codebook, CVPR 2021, pp. 12095-12104.
     """
     xp = real_array(w)

@@ -25,6 +25,40 @@ def test_the_residual_is_the_tail_of_the_singular_values(dtype, shape, rank):
     assert objective(w, theta) <= optimum + slack(PROBLEMS["rank_ball"], w, theta)
 
 
+@DTYPES
+@pytest.mark.parametrize("shape", [(90, 70), (70, 90), (64, 200)])
+@pytest.mark.parametrize("decay", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("rank", [1, 4, 16, 17])
+def test_a_few_vectors_of_a_large_matrix_leave_the_tail_too(dtype, shape, decay, rank):
+    rng = np.random.default_rng(0)  # by the Gram matrix, up to 16 of 64 to 70
+    w = (rng.normal(size=shape) * np.exp(-decay * np.arange(shape[1]))).astype(dtype)
+    part = rank_ball(w, rank)
+    optimum = oracles.rank_ball(w, rank)
+    assert objective(w, part.decompress()) <= optimum + slack(PROBLEMS["rank_ball"], w,
+                                                              part.decompress())
+    assert (part.left.shape, part.right.shape) == ((shape[0], rank), (rank, shape[1]))
+
+
+@DTYPES
+@pytest.mark.parametrize("size", [65, 150])
+def test_a_large_matrix_of_low_rank_is_given_back_to_its_last_digits(dtype, size):
+    rng = np.random.default_rng(0)
+    w = (rng.normal(size=(size, 3)) @ rng.normal(size=(3, 80))).astype(dtype)
+    # a step of subspace iteration: without it √ε of w is lost, 1e-8 in double precision
+    assert np.max(np.abs(rank_ball(w, 5).decompress() - w)) <= 100 * np.finfo(dtype).eps * np.max(
+        np.abs(w))
+
+
+@DTYPES
+@pytest.mark.parametrize("shape", [(80, 70), (70, 80)])
+def test_the_factors_of_a_large_matrix_share_the_singular_values(dtype, shape):
+    w = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    part, roots = rank_ball(w, 6), np.sqrt(np.linalg.svd(w, compute_uv=False)[:6])
+    for norms in (np.linalg.norm(part.left, axis=0), np.linalg.norm(part.right, axis=1)):
+        # the rounding of the factors, and of 80 squares
+        np.testing.assert_allclose(norms, roots, rtol=100 * np.finfo(dtype).eps)
+
+
 @given(w=matrices(max_size=30), data=st.data())
 def test_the_factors_are_thin(w, data):
     m, n = w.shape
