@@ -1,9 +1,12 @@
 """lcref bench: measure, and print tables or JSON."""
 
 import json
+import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Iterable
+from datetime import date
 from functools import partial
 from importlib.util import find_spec
 
@@ -35,13 +38,13 @@ def run(args) -> int:
     for kind, job in tqdm(jobs, unit="row", disable=args.quiet or None, file=sys.stderr):
         found[kind] += job()
     made = tables(found)
+    tree = as_json(found, threads=args.threads, turns=args.turns, dtype=args.dtype,
+                   versions=_versions(found), machine=_machine(), date=str(date.today()))
     facts = f"{args.threads} thread{'s' * (args.threads > 1)}; " + ", ".join(
-        f"{name} {number}" for name, number in _versions(found).items())
+        f"{name} {number}" for name, number in tree["versions"].items())
     if not args.quiet:
         print(*(f"{text_table(rows)}\n" for _, rows in made), facts, *_remarks(found), sep="\n",
               file=sys.stderr if args.json else sys.stdout)
-    tree = as_json(found, threads=args.threads, turns=args.turns, dtype=args.dtype,
-                   versions=_versions(found), machine=_machine())
     if args.out:
         _write(args.out, found, made, facts, tree)
     if args.json:
@@ -100,8 +103,8 @@ def _write(out, found, made, facts, tree):
     """bench.json, bench.md and, of projections, times.png."""
     (out / "bench.json").write_text(json.dumps(tree, indent=1) + "\n", encoding="utf-8")
     parts = [f"## {title}\n\n{markdown_table(rows)}\n" for title, rows in made]
-    (out / "bench.md").write_text("\n".join([*parts, f"{facts}; {tree['machine']}\n"]),
-                                  encoding="utf-8")
+    parts.append(f"{facts}; {tree['machine']}; {tree['date']}\n")
+    (out / "bench.md").write_text("\n".join(parts), encoding="utf-8")
     if any(t.seconds is not None for t in found["projections"]):
         times_figure(found["projections"], out / "times.png")
 
@@ -117,9 +120,6 @@ def _versions(found):
 
 def _machine():
     """The processor's name, where Linux says it, and the number of cores."""
-    import os
-    import re
-
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             names = re.findall(r"model name\s*: (.*)", file.read())

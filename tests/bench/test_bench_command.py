@@ -36,7 +36,7 @@ def test_json_has_the_keys_that_the_readme_names_and_a_row_for_each_size(capsys)
     found = json.loads(out)
     assert (status, err) == (0, "")
     assert found.keys() == {"projections", "l_step", "targets", "exponents", "threads", "turns",
-                            "dtype", "versions", "machine"}
+                            "dtype", "versions", "machine", "date"}
     assert [row["n"] for row in found["projections"]] == [1000, 2000]
     for row in found["projections"]:
         assert row.keys() == TIMING and row["name"] == "l0_ball 1%" and row["dtype"] == "float32"
@@ -65,6 +65,9 @@ def test_out_holds_the_json_the_tables_and_the_picture(capsys, tmp_path):
     tables = (out / "bench.md").read_text()
     assert "## Projections" in tables and "## Growth with n" in tables
     assert tables.count("| binary scale |") == 3
+    found = json.loads(printed)
+    for fact in (found["date"], found["machine"], f"numpy {found['versions']['numpy']}"):
+        assert fact in tables.splitlines()[-1]
     assert (out / "times.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
 
 

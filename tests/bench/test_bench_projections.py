@@ -125,7 +125,11 @@ def test_a_peer_with_a_lower_objective_is_seen(monkeypatch, peers):
 
 
 def test_a_peer_that_is_not_feasible_is_not_compared(peers):
-    peers(generous=lambda w, kappa: largest(w, kappa + 1), nothing=lambda w, kappa: w * np.nan)
+    def nothing(w, kappa):
+        theta = largest(w, kappa)
+        theta[np.flatnonzero(theta)[0]] = np.nan
+        return theta
+    peers(generous=lambda w, kappa: largest(w, kappa + 1), nothing=nothing)
     generous, nothing = timed().peers
     assert generous.higher is None and generous.objective < timed().objective
     assert nothing.higher is None and math.isnan(nothing.objective)

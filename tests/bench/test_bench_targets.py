@@ -127,7 +127,7 @@ def test_a_c_step_is_a_share_of_15_epochs_of_391_batches(c_step, met, gives, mon
 
     def seconds(call):
         ran.append(call())
-        return c_step if len(ran) > 1 else 1e6      # the first is not counted
+        return [1e6, c_step - 1, c_step + 1, c_step][len(ran) - 1]   # the first is not counted
     monkeypatch.setattr(bench, "seconds", seconds)
     name = "C step ResNet20, each(quantize(k=2)) + prune(keep=0.03)"
     row, = bench.TARGETS[name](name, 1, 7)
