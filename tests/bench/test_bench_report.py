@@ -122,6 +122,14 @@ def test_every_projection_is_a_line_through_its_times_with_its_exponent(tmp_path
     assert 0.002 < np.mean(pixels[..., :3].min(axis=2) < 0.9) < 0.5, "blank, or all ink"
 
 
+@pytest.mark.parametrize("families, shape", [(1, (1, 1)), (2, (1, 2)), (3, (2, 2)), (4, (2, 2))])
+def test_every_family_has_a_panel_and_an_odd_place_stays_empty(families, shape):
+    named = ("binary", "l1_ball", "rank_selection", "scaled_binary_l0 3%")[:families]
+    figure = report.draw_times(power_laws([case for case in CASES if case.name in named]))
+    assert [len(axes.get_lines()) for axes in figure.axes if axes.get_visible()] == [3] * families
+    assert figure.axes[0].get_gridspec().get_geometry() == shape
+
+
 def test_lines_of_a_panel_differ_in_colour_or_marker():
     for axes in report.draw_times(power_laws()).axes:
         looks = [(line.get_color(), line.get_marker(), line.get_linestyle())
