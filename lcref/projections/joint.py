@@ -90,7 +90,8 @@ def scaled_binary_l0(w: Any, kappa: int) -> Sum:
 
     Notes
     -----
-    O(n log n) by one sort; several arrays as kmeans_l0. Carreira-Perpiñán and Idelbayev, arXiv
+    O(n) by selection of the ends of the window, and O(κ log κ); O(n log n) by one sort where κ is
+    over a quarter of n; several arrays as kmeans_l0. Carreira-Perpiñán and Idelbayev, arXiv
     2107.04380.
     """
     return _learned(w, 1, kappa, lambda t: binary(t, scale=True), abs,
@@ -137,10 +138,11 @@ def kmeans_l0(w: Any, k: int, kappa: int) -> Sum:
 
     Notes
     -----
-    O(k n log n) for each of a few prices, O(k n) memory; O(n log n) for one array and k = 1; O(k κ
-    n²) where arrays of up to 512 weights need at most 10⁸ steps of that. The sums run outwards
-    from the middle of the kept weights, so that outliers leave theirs as they are; where outliers
-    still cost digits, the gap holds that.
+    O(n log n) by one sort; for each of a few prices dynamic programmes over buckets of weights,
+    until the bounds of `priced` leave few weights; O(n) for one array and k = 1, as
+    scaled_binary_l0; O(k κ n²) where arrays of up to 512 weights need at most 10⁸ steps of that.
+    The sums run outwards from the middle of the kept weights, so that outliers leave theirs as they
+    are; where outliers still cost digits, the gap holds that.
     Carreira-Perpiñán and Idelbayev, arXiv 2107.04380; the layers are those of `kmeans`.
     """
     k = whole(k, "k", least=1)
