@@ -206,7 +206,8 @@ WITHOUT_ARRAYS = {
         plots.path_figure""",
     "makes tests of `check`": "verify.conforms",
     "works inside, on arrays that were looked at": """parts.add parts.block_ends parts.combine
-        parts.in_blocks parts.leaves parts.position_code parts.size parts.storage_bits plots.log_axis plots.save""",
+        parts.in_blocks parts.leaves parts.position_code parts.size parts.storage_bits
+        plots.log_axis plots.save""",
 }
 
 

@@ -196,7 +196,7 @@ def split(starts: Array, ends: Array, count: int) -> tuple[Array, Array, Array]:
     return first, xp.minimum(first + step, xp.take(ends, whole)), whole
 
 
-def spread(x: Ascending, starts: Array, ends: Array) -> tuple[Array, Array]:
+def left_of_cuts(x: Ascending, starts: Array, ends: Array) -> tuple[Array, Array]:
     """Number and sum of the weights on the left of a cut within each bucket, for the bound.
 
     Those before the bucket, and those of its own that lie at l when all of them lie at l or u.
@@ -253,7 +253,7 @@ def _best_cuts(x, k):
         cuttable = x.at(starts) < x.at(ends)
         single = int(size(starts) == int(xp.sum(ends - starts)))
         rows = _in_order([xp.nonzero(_among(whole, row) & cuttable)[0] for row in rows], single)
-        counts, sums = spread(x, starts, ends)
+        counts, sums = left_of_cuts(x, starts, ends)
         below, choices = _bounds(counts, sums, rows, single)
         path = _path(rows, choices, below[-1] + _saved(
             n - xp.take(counts, rows[-1]), total - xp.take(sums, rows[-1])))

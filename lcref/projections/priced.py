@@ -11,28 +11,26 @@ are larger.
 import math
 from typing import NamedTuple
 
+import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
 from ..parts import Array, size
 from ..tolerance import EPS, wide
-from .clusters import BUCKETS, Ascending, best_starts, running_sums, split, spread, sums_beside
+from .clusters import (BUCKETS, Ascending, best_starts, left_of_cuts, running_sums, split,
+                       sums_beside)
 
 SMALL = 512  # weights up to which every run's distortion is in a table
 DOUBT = 4 * EPS  # of P·x at an end of a run, see _closed
 
 
 class _Places(NamedTuple):
-    """Where a run may begin or end: before all, within each bucket, after all.
+    """Where a run may begin or end: before all weights, within each bucket, after all."""
 
-    Number N and sum S of the weights to the left, those of the bucket at l; and their squares less
-    D for a run that ends here, or with D for one that begins here.
-    """
-
-    counts: Array
-    sums: Array
-    before: Array  # of a run that begins: less is in it
-    after: Array  # of a run that ends
-    doubt: Array
+    counts: Array  # N, of the weights to the left, with those of the bucket that lie at l
+    sums: Array  # S, their sum
+    before: Array  # their squares for a run that begins here, D more than they are
+    after: Array  # and for a run that ends here, D less
+    doubt: Array  # see _closed
 
 
 def priced(x: Ascending, k: int, alpha: float) -> list[tuple[int, int]]:
@@ -63,7 +61,8 @@ def within(x: Ascending, centres: Array, distance: float) -> list[tuple[int, int
     xp = array_namespace(centres)
 
     def place(y, side):  # up to the rounding of y to the dtype of the weights
-        y = xp.astype((y + x.centre) * x.scale, x.values.dtype)
+        with np.errstate(over="ignore"):
+            y = xp.astype((y + x.centre) * x.scale, x.values.dtype)
         return xp.searchsorted(x.values, y, side=side)
     below, above = place(centres - distance, "left"), place(centres + distance, "right")
     middles = place((centres[1:] + centres[:-1]) / 2, "left")
@@ -77,7 +76,7 @@ def within(x: Ascending, centres: Array, distance: float) -> list[tuple[int, int
 def _places(x, starts, ends, single):
     """The places of buckets."""
     xp, n, l, u = array_namespace(starts), size(x.values), x.at(starts), x.at(ends)
-    counts, sums = spread(x, starts, ends)
+    counts, sums = left_of_cuts(x, starts, ends)
     squares_before, squares = sums_beside(x, starts, ends, 2)
     at_l = counts - wide(starts)
     begun = squares if single else squares_before + at_l * l * l

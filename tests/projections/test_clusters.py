@@ -11,7 +11,7 @@ from problems import PROBLEMS, answer, name_of, objective, slack, vectors
 
 from lcref import parts, projections
 from lcref.projections import clusters, kmeans, l0_ball, priced, prune, scales
-from lcref.projections.clusters import Ascending, running_sums, split, spread
+from lcref.projections.clusters import Ascending, left_of_cuts, running_sums, split
 from lcref.verify import oracles
 
 PIECES = [(clusters, "BUCKETS", 1), (clusters, "ENOUGH", 1), (scales, "BUCKETS", 1),
@@ -88,7 +88,7 @@ def test_clusters_with_a_cut_in_a_bucket_save_no_more_than_its_bound(w, data):
         return
     scale = float(np.max(np.abs(w)))
     x = Ascending(w / scale)
-    (n,), (total,) = spread(x, np.array([s]), np.array([e]))
+    (n,), (total,) = left_of_cuts(x, np.array([s]), np.array([e]))
     bound = total**2 / n + (np.sum(x.values) - total) ** 2 / (w.size - n)
     cut = data.draw(st.floats(w[s], u).filter(lambda cut: cut > w[s])) / scale
     half = data.draw(st.floats(1e-3, 10))
@@ -101,7 +101,7 @@ def test_clusters_with_a_cut_in_a_bucket_save_no_more_than_its_bound(w, data):
 def test_a_bucket_of_one_weight_is_a_cut_behind_it():
     x = Ascending(np.array([-2.0, -1.0, 0.5, 4.0]))
     starts = np.arange(3)
-    counts, sums = spread(x, starts, starts + 1)
+    counts, sums = left_of_cuts(x, starts, starts + 1)
     assert (counts.tolist(), sums.tolist()) == ([1, 2, 3], [-2.0, -3.0, -2.5])
 
 
