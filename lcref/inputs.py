@@ -43,10 +43,17 @@ def array_of(x, name="x", kinds="real floating", axes=None):
 
 def real_array(w, name="w"):
     """The namespace of w, a finite real floating array; raise naming the argument otherwise."""
-    xp = array_of(w, name)
-    if not math.isfinite(largest_magnitude(w)):
+    finite_magnitude(w, name)
+    return array_namespace(w)
+
+
+def finite_magnitude(w, name="w"):
+    """max abs(w) of a finite real floating array; raise naming the argument otherwise."""
+    array_of(w, name)
+    most = largest_magnitude(w)
+    if not math.isfinite(most):
         raise ValueError(f"{name} has a NaN or an infinity; every entry must be finite")
-    return xp
+    return most
 
 
 def named_arrays(tensors, name, check=real_array):

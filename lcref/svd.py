@@ -10,7 +10,7 @@ from .inputs import on_the_host
 from .parts import Array
 from .tolerance import EPS, norm, squared_norm
 
-LARGE = 64  # rows and columns from which a few of the singular vectors are found by a Gram matrix
+LARGE = 64  # rows and columns from which the singular vectors are found by a Gram matrix
 
 
 def decompose(x: Array) -> tuple[Array, Array, Array]:
@@ -42,11 +42,11 @@ def decompose(x: Array) -> tuple[Array, Array, Array]:
 def truncated(x: Array, choose: Callable[[Array], int]) -> tuple[Array, Array]:
     """Factors U_r √S_r and √S_r V_rᵀ of a finite float64 matrix, r = choose(σ², descending).
 
-    Of large matrices, where 4r ≤ min(m, n), by the Gram matrix G = x xᵀ (or xᵀ x, the smaller).
-    Its computed leading eigenvectors Q have tr QᵀGQ ≥ Σ_{i≤r} σ_i² − 2r‖E‖ by Ky Fan's theorem,
-    E the rounding of G, ‖E‖ ≤ max(m, n)·ε·‖x‖²; so Q Qᵀx is as near to x as the best matrix of
-    rank r, within the published constant. One step of subspace iteration, Q ← orthonormal basis of
-    G Q, raises tr QᵀGQ, and mends most of what the squares lost.
+    Of large matrices by the Gram matrix G = x xᵀ (or xᵀ x, the smaller), unless σ_r² < √ε·σ_1²,
+    which its rounding blurs. Its computed leading eigenvectors Q have tr QᵀGQ ≥ Σ_{i≤r} σ_i² −
+    2r‖E‖ by Ky Fan's theorem, E the rounding of G, ‖E‖ ≤ max(m, n)·ε·‖x‖²; so Q Qᵀx is as near to
+    x as the best matrix of rank r, within the published constant. One step of subspace iteration,
+    Q ← orthonormal basis of G Q, raises tr QᵀGQ, and mends most of what the squares lost.
 
     Notes
     -----
@@ -65,25 +65,25 @@ def truncated(x: Array, choose: Callable[[Array], int]) -> tuple[Array, Array]:
 
 
 def _by_gram(y, choose):
-    """The same for m ≤ n; None where more than a quarter of the vectors are wanted, or it fails."""
+    """The same for m ≤ n; None where the squares do not do."""
     xp, m = array_namespace(y), y.shape[0]
     try:
         squares, q = xp.linalg.eigh(y @ xp.matrix_transpose(y))
     except (ValueError, RuntimeError):
         return None
-    rank = choose(xp.clip(xp.flip(squares), min=0.0))
-    whole = squared_norm(y)
-    wrong = not abs(float(xp.sum(squares)) - whole) <= 8 * math.prod(y.shape) * EPS * whole
-    if 4 * rank > m or wrong:
+    rank, whole = choose(xp.clip(xp.flip(squares), min=0.0)), squared_norm(y)
+    right = abs(float(xp.sum(squares)) - whole) <= 8 * math.prod(y.shape) * EPS * whole
+    if not right or not rank or not float(squares[m - rank]) >= math.sqrt(EPS) * float(squares[-1]):
         return None
     q = q[:, m - rank:]
-    q = xp.linalg.qr(y @ (xp.matrix_transpose(y) @ q))[0] if rank else q
+    q = xp.linalg.qr(y @ (xp.matrix_transpose(y) @ q))[0] if rank < m else q
     b = xp.matrix_transpose(q) @ y
     _, turn = xp.linalg.eigh(b @ xp.matrix_transpose(b))  # rows of b at right angles, largest first
     turn = xp.flip(turn, axis=1)
-    q, b = q @ turn, xp.matrix_transpose(turn) @ b
+    b = xp.matrix_transpose(turn) @ b
     root = xp.sqrt(xp.sqrt(xp.sum(b * b, axis=1)))
-    return q * root, b / xp.where(root > 0, root, xp.ones_like(root))[:, None]
+    b /= root[:, None]
+    return q @ turn * root, b
 
 
 def _decomposes(x, u, s, vt):

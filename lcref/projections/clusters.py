@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import scale_of, scaled
+from ..inputs import array_of, finite_magnitude, scale_at, scaled
 from ..parts import Array, block_ends, size
 from ..tolerance import EPS, wide
 
 BUCKETS, ENOUGH = 2048, 4  # at a time, at least; up to so many times as many are single weights
-FEW = 32  # ends in a block
+FEW = 256  # ends in a block, between which sums lose little
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +40,13 @@ class Ascending:
 
     @classmethod
     def of(cls, x):
-        """The weights of a vector, at a scale at which their squares are in range."""
-        ordered = ascending(x)
-        return cls(ordered, scale_of(ordered[:1], ordered[-1:]) if size(x) else 1.0)
+        """The weights w of a vector, at a scale at which their squares are in range."""
+        array_of(x, "w")
+        if not is_numpy_array(x):
+            finite_magnitude(x)
+        ordered = ascending(x)  # NumPy puts a NaN last
+        ends = [finite_magnitude(end) for end in (ordered[-1:], ordered[:1]) if size(x)]
+        return cls(ordered, scale_at(max(ends, default=0.0)))
 
     def about(self, i, origin=0):
         """The same about its i-th weight, so that sums of squares keep their digits there."""
@@ -116,12 +120,13 @@ class Ascending:
 
 
 def _first_sums(x, ends):
-    """Σ of the first e entries of x for ascending e; whole sums are faster than running ones."""
+    """Σ of the first e entries of x, for ascending e."""
     xp = array_namespace(x)
-    if size(ends) > FEW:
+    if size(ends) > FEW or not is_numpy_array(x):
         return xp.take(running_sums(x), ends)
-    at = [0, *map(int, ends)]
-    return xp.cumulative_sum(xp.stack([xp.sum(x[a:b]) for a, b in zip(at, at[1:])]))
+    starts = np.concatenate([[0], ends])
+    between = np.add.reduceat(np.append(x, 0.0), starts)[:-1]
+    return np.cumsum(between * (starts[1:] > starts[:-1]))  # of no entry reduceat gives the next
 
 
 def running_sums(x: Array) -> Array:

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace
 
-from ..inputs import largest_magnitude, real_array, scale_of, scaled, whole
-from ..parts import ByTensor, Layout, Sparse, Sum, combine, in_blocks, leaves, size
+from ..inputs import finite_magnitude, largest_magnitude, scale_at, scaled, whole
+from ..parts import ByTensor, Layout, Sparse, Sum, combine, leaves, size
 from ..tolerance import wide
 from .outliers import kmeans_with_outliers
 from .prune import largest
@@ -55,7 +55,7 @@ def codebook_l0(w: Any, codebook: Any, kappa: int) -> Sum:
     -----
     O(n log k). Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
     """
-    arrays, kappa = _checked(w, kappa)
+    arrays, kappa, _ = _checked(w, kappa)
     books = [nearest(t, c) for t, c in zip(arrays, _codebook_each(w, codebook, len(arrays)))]
     return _corrected(w, books, kappa)
 
@@ -170,13 +170,12 @@ def _codebook_each(w, codebook, count):
 
 
 def _checked(w, kappa):
-    """The arrays of w, and kappa up to the number of their entries."""
+    """The arrays of w, kappa up to the number of their entries, and the scale of w."""
     arrays = leaves(w)
-    for array in arrays:
-        real_array(array)
+    most = max(map(finite_magnitude, arrays), default=0.0)
     if isinstance(w, (list, dict)):
         Layout.of(w)  # at least one, and of one dtype
-    return arrays, min(whole(kappa, "kappa"), sum(map(size, arrays)))
+    return arrays, min(whole(kappa, "kappa"), sum(map(size, arrays))), scale_at(most)
 
 
 def _corrected(w, books, kappa, gap=0.0):
@@ -184,40 +183,22 @@ def _corrected(w, books, kappa, gap=0.0):
     layout, tensors = Layout.of(w) if isinstance(w, (list, dict)) else None, leaves(w)
     each = iter(books)
     theta = next(each) if layout is None else ByTensor(combine(lambda t: next(each), w))
-    pairs = list(zip(tensors, books))
-    xp, rounded = array_namespace(*tensors), [_residual(*pair) for pair in pairs if kappa]
-    rounded = xp.concat(rounded) if kappa else xp.reshape(tensors[0], (-1,))[:0]
-    kept = largest(rounded, kappa, lambda i: _residuals_at(pairs, i))
-    values = xp.take(rounded, kept)
-    if not math.isfinite(largest_magnitude(values)):  # an infinite one is among the largest
+    with np.errstate(over="ignore"):
+        kept, values = largest([_residual(*pair) for pair in zip(tensors, books)], kappa)
+        values = array_namespace(values).astype(values, tensors[0].dtype)
+    if not math.isfinite(largest_magnitude(values)):
         raise ValueError(f"a weight of w is farther from its codebook than {values.dtype} can hold")
     shape = tuple(w.shape) if layout is None else (sum(map(size, tensors)),)
-    s = Sparse(kept, values, shape, layout)
-    return Sum((theta, s), "certified" if gap else "exact", gap)
+    return Sum((theta, Sparse(kept, values, shape, layout)), "certified" if gap else "exact", gap)
 
 
 def _residual(t, book):
-    """w − Δ(θ) as a vector, rounded to w's dtype as corrections are."""
-    xp, flat, entries = array_namespace(t), array_namespace(t).reshape(t, (-1,)), wide(book.entries)
+    """The piece w − Δ(θ), in float64."""
+    xp, entries = array_namespace(t), wide(book.entries)
 
     def residual(x, codes):
-        found = scaled(x, 1) - xp.take(entries, xp.astype(codes, xp.int64))
-        return xp.astype(found, t.dtype, copy=False)
-    with np.errstate(over="ignore"):
-        return in_blocks(residual, flat, xp.reshape(book.codes, (-1,)))
-
-
-def _residuals_at(pairs, i):
-    """abs(w − Δ(θ)) in float64 at ascending positions in the arrays laid end to end."""
-    found, start = [], 0
-    for t, book in pairs:
-        xp, stop = array_namespace(t), start + size(t)
-        at = i[(i >= start) & (i < stop)] - start
-        codes = xp.take(xp.reshape(book.codes, (-1,)), at)
-        theta = xp.take(book.entries, xp.astype(codes, xp.int64))
-        found.append(xp.abs(wide(xp.take(xp.reshape(t, (-1,)), at)) - wide(theta)))
-        start = stop
-    return array_namespace(*found).concat(found)
+        return scaled(x, 1) - xp.take(entries, xp.astype(codes, xp.int64))
+    return residual, (xp.reshape(t, (-1,)), xp.reshape(book.codes, (-1,)))
 
 
 def _learned(w, k, kappa, alone, view, book):
@@ -226,10 +207,10 @@ def _learned(w, k, kappa, alone, view, book):
     K-means with κ outliers of view(w), a new array, gives the entries, `book` the codebook of an
     array with given entries, and `alone` that of an array without corrections.
     """
-    arrays, kappa = _checked(w, kappa)
+    arrays, kappa, unit = _checked(w, kappa)
     if kappa == 0:
         return _corrected(w, [alone(t) for t in arrays], 0)
-    unit, some = scale_of(*arrays), [t for t in arrays if size(t)]
+    some = [t for t in arrays if size(t)]
     entries, gap = kmeans_with_outliers(
         [view(array_namespace(t).reshape(t, (-1,))) for t in some], k, kappa, unit)
     each = iter(entries)

@@ -38,9 +38,8 @@ def rank_ball(w: Array, rank: int) -> LowRank:
 
     Notes
     -----
-    O(m n min(m, n)), in float64; a small rank of a large matrix by its Gram matrix, see
-    `svd.truncated`. Eckart and Young, Psychometrika 1, 1936; Idelbayev and
-    Carreira-Perpiñán, CVPR 2020.
+    O(m n min(m, n)), in float64, of large matrices by the Gram matrix, see `svd.truncated`. Eckart
+    and Young, Psychometrika 1, 1936; Idelbayev and Carreira-Perpiñán, CVPR 2020.
     """
     xp, rank = _matrix(w), whole(rank, "rank")
     if rank >= min(w.shape):

@@ -131,7 +131,9 @@ def _narrowest_window(x, length):
                          for part in (x.values[:spare + 1], x.values[length:]))
         for i, j in block_ends(x.values[spare + 1:length]):
             d = x.read(x.values[spare + 1 + i:spare + 1 + j]) - c
-            shared, squares = shared + float(xp.sum(d)), squares + float(xp.sum(d * d))
+            shared += float(xp.sum(d))
+            d *= d
+            squares += float(xp.sum(d))
     else:
         y, rows = x.read(x.values), n // length + 1
         padding = xp.zeros(rows * length - n, dtype=y.dtype, device=device(y)) + y[-1]

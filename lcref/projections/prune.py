@@ -1,16 +1,17 @@
 """Projections onto sparse vectors: most weights become zero."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import (axis_of, largest_magnitude, nonnegative, positive, real_array,
+from ..inputs import (axis_of, finite_magnitude, nonnegative, positive, real_array,
                       root_of_price, scale_at, scale_of, scaled, whole)
 from ..parts import BLOCK, Array, Layout, Sparse, block_ends, combine, in_blocks, size
 from ..tolerance import EPS, wide
 
 SAMPLED, STRIDE = 2**16, 61  # more entries than this are sampled, by a step that no layer has
+Piece = tuple[Callable, tuple[Array, ...]]  # a function and vectors, see `largest`
 PASSES = 10  # of Michelot's method before what is left is sorted
 
 
@@ -44,51 +45,71 @@ def l0_ball(w: Array, kappa: int) -> Sparse:
     """
     xp, kappa = real_array(w), whole(kappa, "kappa")
     flat = xp.reshape(w, (-1,))
-    kept = largest(flat, min(kappa, size(w)))
-    return Sparse(kept, xp.take(flat, kept), tuple(w.shape))
+    return Sparse(*largest([(itself, (flat,))], min(kappa, size(w))), tuple(w.shape))
 
 
-def largest(x: Array, kappa: int, exact: Callable | None = None) -> Array:
-    """Ascending positions of the kappa entries of largest magnitude; of equal ones the lower index.
+def itself(x):
+    return x
 
-    `exact(i)`, where given, has the magnitudes before they were rounded to those of x, for an array
-    of positions: rounding keeps their order, but for those that became equal.
+
+def largest(pieces: Sequence[Piece], kappa: int) -> tuple[Array, Array]:
+    """Ascending positions of the κ values of largest magnitude, and the values; ties as `l0_ball`.
+
+    A piece is a function and vectors, for the values function(*vectors); several lie end to end.
+    They are computed in blocks, and not held: a sample tells about how large the least of the κ is,
+    so that few are at least as large.
     """
-    xp, n = array_namespace(x), size(x)
-    if kappa in (0, n):
+    xp, n = array_namespace(pieces[0][1][0]), sum(size(vectors[0]) for _, vectors in pieces)
+    if 4 * kappa < n > SAMPLED:
+        sample = xp.concat([function(*(v[::STRIDE] for v in vectors))
+                            for function, vectors in pieces])
+        rank = min(kappa + 4 * math.isqrt(STRIDE * kappa), n) // STRIDE
+        guess = _kth_largest(sample, max(rank, 1))
+        near, values = chosen(pieces, lambda x: xp.abs(x) >= guess)
+        if kappa <= size(near):
+            kept = _largest(values, kappa)
+            return xp.take(near, kept), xp.take(values, kept)
+    values = xp.concat([in_blocks(function, *vectors) for function, vectors in pieces])
+    kept = _largest(values, kappa)
+    return kept, xp.take(values, kept)
+
+
+def _largest(x, kappa):
+    """Ascending positions of the kappa entries of largest magnitude; of equal ones the lower."""
+    xp = array_namespace(x)
+    if kappa in (0, size(x)):
         return xp.arange(kappa, dtype=xp.int64, device=device(x))
-    if 4 * kappa < n > SAMPLED:  # the least magnitude is about that of a sample: few are above
-        guess = _kth_largest(x[::STRIDE], min(kappa + 4 * math.isqrt(STRIDE * kappa), n) // STRIDE)
-        near = positions(x, lambda y: xp.abs(y) >= guess)
-        if kappa <= size(near) < n:
-            found = largest(xp.take(x, near), kappa, exact and (lambda i: exact(xp.take(near, i))))
-            return xp.take(near, found)
     threshold = _kth_largest(x, kappa)
-    kept = positions(x, lambda y: xp.abs(y) >= threshold)
-    if size(kept) == kappa:
-        return kept
-    tied = xp.abs(xp.take(x, kept)) == threshold
-    above, ties = kept[~tied], kept[tied]
-    wanted = kappa - size(above)
-    first = xp.take(ties, largest(exact(ties), wanted)) if exact else ties[:wanted]
-    return xp.sort(xp.concat([above, first]))
+    kept, values = chosen([(itself, (x,))], lambda y: xp.abs(y) >= threshold)
+    tied = xp.abs(values) == threshold
+    above = kept[~tied]
+    return xp.sort(xp.concat([above, kept[tied][:kappa - size(above)]]))
 
 
 def _kth_largest(x, k):
-    """The k-th largest magnitude; the largest for k = 0."""
+    """The k-th largest magnitude."""
     xp, magnitude = array_namespace(x), array_namespace(x).abs(x)
     if not is_numpy_array(x):
-        return xp.sort(magnitude, descending=True)[max(k, 1) - 1]
-    at = size(x) - max(k, 1)  # by selection, O(n), in place
-    magnitude.partition(at)
-    return magnitude[at]
+        return xp.sort(magnitude, descending=True)[k - 1]
+    magnitude.partition(size(x) - k)  # by selection, O(n), in place
+    return magnitude[size(x) - k]
 
 
-def positions(x: Array, chosen: Callable) -> Array:
-    """Ascending positions of the entries of a vector that are chosen, looked at in blocks."""
-    xp = array_namespace(x)
-    found = [xp.astype(xp.nonzero(chosen(x[i:j]))[0], xp.int64) + i for i, j in block_ends(x)]
-    return xp.concat([xp.arange(0, dtype=xp.int64, device=device(x)), *found])
+def chosen(pieces: Sequence[Piece], test: Callable) -> tuple[Array, Array]:
+    """Ascending positions of the values of the pieces that pass a test, and those values."""
+    function, vectors = pieces[0]
+    xp, start = array_namespace(vectors[0]), 0
+    values = [function(*(v[:0] for v in vectors))]
+    found = [xp.arange(0, dtype=xp.int64, device=device(vectors[0]))]
+    for function, vectors in pieces:
+        for i, j in block_ends(vectors[0]):
+            block = function(*(v[i:j] for v in vectors))
+            at = xp.astype(xp.nonzero(test(block))[0], xp.int64, copy=False)
+            values.append(xp.take(block, at))
+            at += start + i
+            found.append(at)
+        start += size(vectors[0])
+    return xp.concat(found), xp.concat(values)
 
 
 def l1_ball(w: Array, radius: float) -> Sparse:
@@ -126,35 +147,38 @@ def l1_ball(w: Array, radius: float) -> Sparse:
     left, so O(n log n) at worst. Michelot, J. Optimization Theory and Applications 50, 1986; sorted
     sums: Held, Wolfe and Crowder, Mathematical Programming 6, 1974.
     """
-    xp, radius = real_array(w), nonnegative(radius, "radius")
-    flat, top = xp.reshape(w, (-1,)), largest_magnitude(w)
-    s = scale_at(top)
+    top, radius = finite_magnitude(w), nonnegative(radius, "radius")
+    xp, s = array_namespace(w), scale_at(top)
+    flat = xp.reshape(w, (-1,))
     norm = sum(float(xp.sum(xp.abs(scaled(flat[i:j], s)))) for i, j in block_ends(flat))
     if radius == 0 or norm > radius / s:
-        top = top / s
-        delta = _soft_threshold(flat, s, top, radius / s, norm) if radius else 0.0
-        kept = positions(flat, lambda x: top - xp.abs(scaled(x, s)) < delta)
-
-        def shrunk(x):
-            magnitude = xp.abs(scaled(x, s))
-            value = xp.minimum(delta - (top - magnitude), magnitude) * s  # τ ≥ 0
-            return xp.astype(xp.where(x < 0, -value, value), w.dtype)
-        values = in_blocks(shrunk, xp.take(flat, kept))
+        delta = _soft_threshold(flat, s, top / s, radius / s, norm) if radius else 0.0
+        below = _below(flat, s, top / s)
+        kept, d = chosen(below, lambda minus_d: minus_d > -delta)
+        x = xp.take(flat, kept)
+        values = xp.minimum(delta + d, xp.abs(scaled(x, s))) * s  # τ ≥ 0
+        values = xp.astype(xp.where(x < 0, -values, values), w.dtype)
     else:
-        kept = positions(flat, lambda x: x != 0)
-        values = xp.take(flat, kept)
+        kept, values = chosen([(itself, (flat,))], lambda x: x != 0)
     return Sparse(kept, values, tuple(w.shape))
 
 
+def _below(flat, s, top):
+    """The pieces of −d = abs(w) / s − top."""
+    def minus_d(x):
+        x = array_namespace(x).abs(scaled(x, s))
+        x -= top
+        return x
+    return [(minus_d, (flat,))]
+
+
 def _soft_threshold(flat, s, top, radius, norm):
-    """δ with Σ (δ − d_i)₊ = r > 0, d = top − abs(w) / s; norm is the l1 norm of w / s."""
+    """δ with Σ (δ − d_i)₊ = r > 0; norm is the l1 norm of w / s."""
     xp, n = array_namespace(flat), size(flat)
     most = (radius + (n * top - norm)) / n + 8 * n * EPS * top  # not below δ by rounding either
-
-    def near(x):
-        d = top - xp.abs(scaled(x, s))
-        return d[d < most]
-    d = xp.concat([near(flat[i:j]) for i, j in block_ends(flat)])
+    [(minus_d, _)] = _below(flat, s, top)
+    blocks = (minus_d(flat[i:j]) for i, j in block_ends(flat))
+    d = -xp.concat([block[block > -most] for block in blocks])
     for _ in range(PASSES):
         delta, before = (radius + float(xp.sum(d))) / size(d), size(d)
         d = d[d < delta]
@@ -198,8 +222,8 @@ def l0_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     """
     xp, worth = real_array(w), root_of_price(alpha, mu)
     flat = xp.reshape(w, (-1,))
-    kept = positions(flat, lambda x: xp.abs(wide(x)) > worth)
-    return Sparse(kept, xp.take(flat, kept), tuple(w.shape))
+    kept, values = chosen([(itself, (flat,))], lambda x: xp.abs(scaled(x, 1)) > worth)
+    return Sparse(kept, values, tuple(w.shape))
 
 
 def l1_penalty(w: Array, alpha: float, mu: float) -> Sparse:
@@ -234,11 +258,11 @@ def l1_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     """
     xp, tau = real_array(w), nonnegative(alpha, "alpha") / positive(mu, "mu")
     flat = xp.reshape(w, (-1,))
-    kept = positions(flat, lambda x: xp.abs(wide(x)) > tau)
+    kept, values = chosen([(itself, (flat,))], lambda x: xp.abs(scaled(x, 1)) > tau)
 
     def shrunk(x):
         return xp.astype(xp.where(x < 0, wide(x) + tau, wide(x) - tau), w.dtype)
-    return Sparse(kept, in_blocks(shrunk, xp.take(flat, kept)), tuple(w.shape))
+    return Sparse(kept, in_blocks(shrunk, values), tuple(w.shape))
 
 
 def group_l0_ball(w: Array, kappa: int, axis: int) -> Sparse:
@@ -273,7 +297,7 @@ def group_l0_ball(w: Array, kappa: int, axis: int) -> Sparse:
     """
     xp, kappa = real_array(w), whole(kappa, "kappa")
     axis = axis_of(w, axis)
-    kept = largest(_slice_norms(w, axis, scale_of(w)), min(kappa, w.shape[axis]))
+    kept = _largest(_slice_norms(w, axis, scale_of(w)), min(kappa, w.shape[axis]))
     return Sparse(kept, xp.take(w, kept, axis=axis), tuple(w.shape), axis=axis)
 
 
@@ -295,6 +319,6 @@ def share_slices(tensors: dict[str, Array], kappa: int, axis: int) -> dict[str, 
     unit = scale_of(*tensors.values())
     norms = combine(lambda tensor: _slice_norms(tensor, axis_of(tensor, axis), unit), tensors)
     layout = Layout.of(norms)
-    kept = largest(layout.join(norms), min(kappa, layout.offsets[-1]))
+    kept = _largest(layout.join(norms), min(kappa, layout.offsets[-1]))
     ends = [int(array_namespace(kept).sum(wide(kept < end))) for end in layout.offsets]
     return {name: b - a for name, a, b in zip(tensors, ends, ends[1:])}

@@ -2,8 +2,8 @@
 
 from array_api_compat import array_namespace, device
 
-from ..inputs import (DTYPES, flag, moderate, one_of, real_array, scale_of, scaled,
-                      strictly_ascending, whole)
+from ..inputs import (DTYPES, array_of, finite_magnitude, flag, moderate, one_of, real_array,
+                      scale_at, scaled, strictly_ascending, whole)
 from ..parts import Array, Codebook, Dense, block_ends, in_blocks, size
 from ..tolerance import wide
 from .clusters import Ascending, best_clusters, least_reaching, run_means
@@ -154,7 +154,7 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     weights until few are left, see `scales.best_scale`. Idelbayev and others, Optimal
     Quantization Using Scaled Codebook, CVPR 2021, pp. 12095-12104.
     """
-    xp = real_array(w)
+    xp = array_of(w, "w")
     given = strictly_ascending(codebook, w)
     entries, _ = moderate(given)
     x = Ascending.of(xp.reshape(w, (-1,)))
@@ -245,10 +245,10 @@ def binary(w: Array, scale: bool = False) -> Codebook:
     -----
     O(n). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
     """
-    xp = real_array(w)
+    most, xp = finite_magnitude(w), array_namespace(w)
     if not flag(scale, "scale"):
         return signs(w, 1.0, "fixed")
-    unit, flat = scale_of(w), xp.reshape(w, (-1,))  # in this order, whatever the layout in memory
+    unit, flat = scale_at(most), xp.reshape(w, (-1,))  # in this order, in any layout
     total = sum(float(xp.sum(xp.abs(scaled(flat[i:j], unit)))) for i, j in block_ends(flat))
     return signs(w, total / max(size(w), 1) * unit, "scaled")
 
@@ -338,7 +338,7 @@ def kmeans(w: Array, k: int) -> Codebook:
     of squares accurate at any offset. Carreira-Perpiñán and Idelbayev, arXiv 1707.04319; Wu
     and Rokne, doi 10.1145/75427.75472.
     """
-    xp, k = real_array(w), whole(k, "k", least=1)
+    xp, k = array_of(w, "w"), whole(k, "k", least=1)
     x = Ascending.of(xp.reshape(w, (-1,)))
     runs = best_clusters(x, k)
     lowest = xp.take(x.values, xp.asarray([i for i, _ in runs], dtype=xp.int64, device=device(w)))

@@ -22,12 +22,12 @@ def best_scale(x: Ascending, entries: Array) -> tuple[float, Array]:
         x.values.dtype).eps)
     low, high, many = 0.0, math.inf, BUCKETS
     while True:
-        at, dp, dq, single = _crossings(x, entries, low, high, many)
+        at, *gains, single = _crossings(x, entries, low, high, many)
         many *= 2
         order = xp.argsort(at, descending=True)
-        p, q, _ = _assigned(x, entries, high)
-        p = p + xp.cumulative_sum(xp.take(dp, order), include_initial=True)
-        q = q + xp.cumulative_sum(xp.take(dq, order), include_initial=True)
+        at = xp.take(at, order)
+        p, q = (start + xp.cumulative_sum(xp.take(gains.pop(0), order), include_initial=True)
+                for start in _assigned(x, entries, high)[:2])
         some = (p > 0) & (q > 0)
         a = xp.where(some, p, xp.zeros_like(p)) / xp.where(some, q, xp.ones_like(q))
         best = float(a[int(xp.argmax(a * p))])
@@ -35,9 +35,9 @@ def best_scale(x: Ascending, entries: Array) -> tuple[float, Array]:
         if single or best == 0:
             return (reached_p / reached_q if reached_p > 0 else 0.0), used
         least = max(reached_p, 0.0) ** 2 / reached_q * (1 - 8 * size(x.values) * EPS)
-        ends = xp.concat([xp.full_like(at[:1], high), xp.take(at, order), low + 0 * at[:1]])
-        within = xp.minimum(xp.maximum(a, ends[1:]), ends[:-1])
-        alive = 2 * within * p - within * within * q >= least
+        ends = xp.concat([xp.full_like(at[:1], high), at, low + 0 * at[:1]])
+        a = xp.minimum(xp.maximum(a, ends[1:]), ends[:-1])  # the best within each interval
+        alive = a * (2 * p - a * q) >= least
         low, high = (float(xp.min(ends[1:][alive])) * (1 - margin),
                      float(xp.max(ends[:-1][alive])) * (1 + margin))
 

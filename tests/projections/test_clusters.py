@@ -157,10 +157,16 @@ def test_a_sample_chooses_the_same_as_a_stable_sort(kind, kappa):
     assert l0_ball(w, kappa).indices.tolist() == np.sort(first).tolist()
 
 
-def test_of_residuals_that_rounding_made_equal_the_largest_before_it_are_taken():
-    rounded = np.float32([3, 1, 1, 1, 0])
-    exact = np.array([3, 1 - 1e-12, 1 + 1e-12, 1, 0])
-    assert prune.largest(rounded, 2, lambda i: exact[i]).tolist() == [0, 2]
+@pytest.mark.parametrize("sampled", [4, 10**9])
+def test_the_largest_values_of_pieces_end_to_end_are_found(sampled, monkeypatch):
+    for name, value in (("SAMPLED", sampled), ("STRIDE", 2)):
+        monkeypatch.setattr(prune, name, value)
+    x, y = np.array([0.0, 3, -1, 0.5, 0.25, 0, 0, 0.1]), np.array([1.0, -4, 1, 0])
+    pieces = [(lambda x: 2 * x, (x,)), (lambda a, b: a - b, (y, np.array([0.0, 0, 3, 0])))]
+    positions, values = prune.largest(pieces, 2)
+    assert (positions.tolist(), values.tolist()) == ([1, 9], [6.0, -4.0])
+    positions, values = prune.largest(pieces, 4)  # of the three that tie, the lower indices
+    assert (positions.tolist(), values.tolist()) == ([1, 2, 9, 10], [6.0, -2.0, -4.0, -2.0])
 
 
 # ---- memory

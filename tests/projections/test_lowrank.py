@@ -28,9 +28,9 @@ def test_the_residual_is_the_tail_of_the_singular_values(dtype, shape, rank):
 @DTYPES
 @pytest.mark.parametrize("shape", [(90, 70), (70, 90), (64, 200)])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 2.0])
-@pytest.mark.parametrize("rank", [1, 4, 16, 17])
+@pytest.mark.parametrize("rank", [1, 4, 16, 40])
 def test_a_few_vectors_of_a_large_matrix_leave_the_tail_too(dtype, shape, decay, rank):
-    rng = np.random.default_rng(0)  # by the Gram matrix, up to 16 of 64 to 70
+    rng = np.random.default_rng(0)  # by the Gram matrix but for decay 2, which that would blur
     w = (rng.normal(size=shape) * np.exp(-decay * np.arange(shape[1]))).astype(dtype)
     part = rank_ball(w, rank)
     optimum = oracles.rank_ball(w, rank)
@@ -44,7 +44,7 @@ def test_a_few_vectors_of_a_large_matrix_leave_the_tail_too(dtype, shape, decay,
 def test_a_large_matrix_of_low_rank_is_given_back_to_its_last_digits(dtype, size):
     rng = np.random.default_rng(0)
     w = (rng.normal(size=(size, 3)) @ rng.normal(size=(3, 80))).astype(dtype)
-    # a step of subspace iteration: without it √ε of w is lost, 1e-8 in double precision
+    # by the Gram matrix √ε of w would be lost, 1e-8 in double precision
     assert np.max(np.abs(rank_ball(w, 5).decompress() - w)) <= 100 * np.finfo(dtype).eps * np.max(
         np.abs(w))
 
@@ -107,8 +107,10 @@ def test_what_is_left_is_orthogonal_to_what_is_kept(w, data):
     theta = rank_ball(w, data.draw(st.integers(0, min(w.shape) + 1))).decompress()
     u, exponent = float(np.finfo(w.dtype).eps), int(np.frexp(np.max(np.abs(w), initial=0))[1])
     w, theta = (np.ldexp(x, -exponent).astype(np.float64) for x in (w, theta))
-    # singular vectors are orthogonal to 8·max(m, n)·u, as for the rank, relative to ‖w‖²
-    assert np.all(np.abs((w - theta).T @ theta) <= 8 * max(w.shape) * u * float(np.sum(w * w)))
+    # singular vectors are orthogonal to 8·max(m, n)·u, as for the rank, relative to ‖w‖²; and θ, a
+    # sum of r products of rounded factors, is off by (r + 2)·u of ‖w‖, beside θ and beside w − θ
+    off = 8 * max(w.shape) + 2 * (min(w.shape) + 2)
+    assert np.all(np.abs((w - theta).T @ theta) <= off * u * float(np.sum(w * w)))
 
 
 # ---- a price on the rank
