@@ -99,14 +99,19 @@ def growth(case: str, name, threads, turns) -> list[Target]:
 
 
 def grown(case: str, timings: list[Timing]) -> list[Target]:
-    """The two rows of one projection's timings at several n."""
+    """The two rows of one projection's timings at several n.
+
+    At small n what grows hides behind what any call costs, so the note has the exponent of the last
+    two n alone.
+    """
     points = [(t.n, t.seconds) for t in timings if t.seconds is not None]
     ends = [f"{end(points)[0]:.0e}" for end in (min, max)] if points else []
     missing = [f"at {t.n:.0e} it {t.left_out}" for t in timings if t.left_out]
-    slope, last = exponent(points), timings[-1]
+    slope, last, decade = exponent(points), timings[-1], exponent(points[-2:])
+    late = [] if decade is None else [f"{decade:.2f} from the last but one to the last"]
     peaks = [peak for peak in (last.memory, last.process_memory) if peak is not None]
     return [judged(f"exponent of {case}", "n", "at most", MOST_EXPONENT, slope,
-                   "; ".join([" to ".join(ends), *missing])),
+                   "; ".join([" to ".join(ends), *late, *missing])),
             judged(f"peak memory of {case}", "bytes of w", "at most", MOST_MEMORY,
                    max(peaks, default=None), last.left_out)]
 

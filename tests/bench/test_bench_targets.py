@@ -149,7 +149,7 @@ def test_the_exponent_of_a_power_law_is_held_to_its_target(power, met):
     row, _ = bench.grown("kmeans k=2", timings(power))
     assert row.measured == pytest.approx(power) and row.met is met
     assert (row.what, row.target) == ("exponent of kmeans k=2", 1.15)
-    assert row.note == "1e+04 to 1e+07"
+    assert row.note == f"1e+04 to 1e+07; {power:.2f} from the last but one to the last"
 
 
 @pytest.mark.parametrize("memory, process, measured, met", [
@@ -165,8 +165,16 @@ def test_a_size_that_was_left_out_is_said_beside_the_exponent_of_the_others():
                       left_out="would need more memory than is free")
     slope, memory = bench.grown("kmeans k=2", timings(1)[:-1] + [left_out])
     assert slope.measured == pytest.approx(1)
-    assert slope.note == "1e+04 to 1e+06; at 1e+07 it would need more memory than is free"
+    assert slope.note == ("1e+04 to 1e+06; 1.00 from the last but one to the last; "
+                          "at 1e+07 it would need more memory than is free")
     assert (memory.measured, memory.met) == (None, None) and memory.note == left_out.left_out
+
+
+def test_the_exponent_of_the_last_two_sizes_is_said_where_a_constant_hides_it():
+    rows = [timing(1e-3 + 1e-9 * n**1.3, n) for n in bench.SIZES]
+    slope, _ = bench.grown("kmeans k=2", rows)
+    # log10 of (0.001 + 10^0.1) / (0.001 + 10^-1.2) is 1.29
+    assert slope.measured < 1.15 and "1.29 from the last but one to the last" in slope.note
 
 
 def test_growth_is_measured_from_ten_thousand_to_ten_million_without_peers(gives):
