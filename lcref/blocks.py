@@ -20,12 +20,15 @@ import numpy as np
 from array_api_compat import array_namespace, is_numpy_array
 from threadpoolctl import threadpool_limits
 
-__all__ = ["channel_sums", "in_blocks", "in_rows", "on_host", "over_images", "sum_over_pixels",
-           "threads", "workspace"]
+from .inputs import array_of
+
+__all__ = ["channel_sums", "floats", "in_blocks", "in_rows", "on_host", "over_images",
+           "sum_over_pixels", "threads", "workspace"]
 
 BLOCK = 1 << 19     # elements of the largest array of a block: 2 MB in float32
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3     # of glibc's malloc.h
 EVEN = 2            # the number of blocks is rounded up to a multiple of it
+HOST = array_namespace(np.empty(0))
 _pool: ThreadPoolExecutor | None = None     # of the threads beside the caller's
 _threads = 1
 _own = threading.local()
@@ -70,7 +73,8 @@ def threads(n: int) -> Iterator[None]:
             _pool, _threads = before
 
 
-def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int) -> list[Any]:
+def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int,
+              multiple: int = 1) -> list[Any]:
     """Return [work(block) for every block of rows], each block of about BLOCK elements.
 
     Parameters
@@ -80,10 +84,12 @@ def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int) -> list[An
     rows : int
     row_size : int
         Elements that the work on one row touches in its largest array.
+    multiple : int
+        Each block but the last has a multiple of so many rows.
     """
     count = -(-rows * row_size // BLOCK)
     count = -(-count // EVEN) * EVEN if count > 1 else 1
-    step = max(1, -(-rows // count))
+    step = max(1, -(-rows // (count * multiple))) * multiple
     blocks = [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
     results: list[Any] = [None] * len(blocks)
     todo = iter(enumerate(blocks))      # of C: each thread takes the next one
@@ -123,9 +129,16 @@ def workspace(name: str, size: int, dtype: Any) -> np.ndarray:
     return buffers[name][:bytes_needed].view(dtype)
 
 
+def floats(x: Any, name: str = "x", axes: tuple[int, ...] | None = None) -> Any:
+    """As `array_of`, and sooner for NumPy's own arrays, of which every batch asks many times."""
+    if type(x) is np.ndarray and x.dtype.char in "fd" and (axes is None or x.ndim in axes):
+        return HOST
+    return array_of(x, name, axes=axes)
+
+
 def on_host(*arrays: Any) -> bool:
     """Whether all are NumPy arrays, for which the block-wise text is the fast one."""
-    return all(is_numpy_array(a) for a in arrays)
+    return all(type(a) is np.ndarray or is_numpy_array(a) for a in arrays)
 
 
 def in_rows(x: np.ndarray) -> np.ndarray:

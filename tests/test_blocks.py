@@ -50,6 +50,13 @@ def test_the_blocks_hold_every_row_once_in_order_whatever_the_threads(rows, row_
         assert stop > start and (stop - start - 1) * row_size < blocks.BLOCK
 
 
+@given(st.integers(0, 300), st.integers(1, 3 * blocks.BLOCK), st.integers(1, 20))
+def test_blocks_end_at_multiples_of_what_is_asked_for(rows, row_size, multiple):
+    cut = in_blocks(lambda block: (block.start, block.stop), rows, row_size, multiple)
+    assert [i for start, stop in cut for i in range(start, stop)] == list(range(rows))
+    assert all(start % multiple == 0 for start, _ in cut)
+
+
 def test_work_that_fits_the_cache_is_one_block():
     assert in_blocks(lambda block: block, 8, blocks.BLOCK // 8) == [slice(0, 8)]
     assert len(in_blocks(lambda block: block, 8, blocks.BLOCK // 8 + 1)) > 1

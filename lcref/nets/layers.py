@@ -12,7 +12,7 @@ from array_api_compat import array_namespace, device
 from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
-from ..blocks import in_blocks, on_host
+from ..blocks import floats, in_blocks, on_host
 from ..inputs import array_of, together
 
 PRODUCTS_PER_ELEMENT = 64    # a multiplication takes so much less than an element's way from memory
@@ -40,7 +40,7 @@ def affine(x, w, b):
     One matrix product forward, two backward (one where x is data): O(n · inputs · outputs) each.
     """
     for name, a, axes in (("x", x, 2), ("w", w, 2), ("b", b, 1)):
-        array_of(a, name, axes=(axes,))
+        floats(a, name, (axes,))
     together(x.shape[1] == w.shape[1] and b.shape == w.shape[:1], x=x, w=w, b=b)
     y = _product(x, w.T)
     y += b
@@ -77,7 +77,7 @@ def relu(x):
     -------
     array of x's shape and dtype
     """
-    array_of(x)
+    floats(x)
     if on_host(x):
         return _by_rows(lambda x, out: np.maximum(x, 0.0, out=out), x)
     return array_namespace(x).maximum(x, 0.0)
@@ -107,8 +107,8 @@ def _by_rows(f, x, *others):
 @primitive
 def add(x, y):
     """Return x + y, arrays of one shape: a residual connection. Both gradients are g itself."""
-    array_of(x, "x")
-    array_of(y, "y")
+    floats(x, "x")
+    floats(y, "y")
     together(x.shape == y.shape, x=x, y=y)
     if on_host(x, y):
         return _by_rows(lambda x, y, out: np.add(x, y, out=out), x, y)
@@ -130,7 +130,7 @@ def tanh(x):
     -------
     array of x's shape and dtype
     """
-    return array_of(x).tanh(x)
+    return floats(x).tanh(x)
 
 
 def _tanh_vjp(y, x):
@@ -278,24 +278,34 @@ def softmax_cross_entropy(logits, labels):
     -----
     O(n · classes).
     """
-    xp = array_of(logits, "logits", axes=(2,))
+    floats(logits, "logits", (2,))
     array_of(labels, "labels", "integral", (1,))
     together(labels.shape[0] == logits.shape[0] > 0 < logits.shape[1], logits=logits, labels=labels)
-    z = logits - xp.max(logits, axis=1, keepdims=True)
-    log_sum = xp.log(xp.sum(xp.exp(z), axis=1))
-    return xp.mean(log_sum - z[xp.arange(z.shape[0], device=device(z)), labels])
+    return cross_entropy_and_slope(logits, labels)[0]
 
 
-def _cross_entropy_vjp(loss, logits, labels):
-    def vjp(g):                                             # ∂z = g · (softmax(z) − 1[j = y]) / n
-        xp = array_namespace(logits)
-        p = xp.exp(logits - xp.max(logits, axis=1, keepdims=True))
-        p /= xp.sum(p, axis=1, keepdims=True)
-        classes = xp.arange(p.shape[1], device=device(p))
-        p -= xp.astype(labels[:, None] == classes, p.dtype)
-        p *= g / p.shape[0]
-        return p
-    return vjp
+def cross_entropy_and_slope(logits, labels, g=1.0):
+    """Return the loss and its vjp, ∂z = g · (softmax(z) − 1[j = y]) / n: they share exponentials.
+
+    Arrays of n rows are worked on as columns: NumPy reduces over the few classes much sooner so.
+    """
+    xp = array_namespace(logits)
+    z = _columns(logits)
+    z = z - xp.max(z, axis=0)
+    p = xp.exp(z)
+    total = xp.sum(p, axis=0)
+    rows, classes = (xp.arange(n, device=device(z)) for n in logits.shape)
+    loss = xp.mean(xp.log(total) - z[labels, rows])
+    p /= total
+    p -= xp.astype(labels == classes[:, None], p.dtype)
+    p *= g / rows.shape[0]
+    return loss, _columns(p)
 
 
-defvjp(softmax_cross_entropy, _cross_entropy_vjp, None)
+def _columns(a):
+    """aᵀ, on the host in C's order."""
+    return np.ascontiguousarray(a.T) if on_host(a) else a.T
+
+
+defvjp(softmax_cross_entropy,
+       lambda loss, logits, labels: lambda g: cross_entropy_and_slope(logits, labels, g)[1], None)

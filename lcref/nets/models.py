@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..inputs import did_you_mean
+from . import multilayer
 from .convolution import conv2d, out_size
 from .layers import add, affine, channels_last, dropout, flatten, relu, subsample, tanh
 from .net import Net, glorot_uniform, he_normal, normalised
@@ -75,7 +76,8 @@ def _multilayer(name, widths, activation):
         return _fc(params, layers[-1], h)
 
     draw = he_normal if activation == "relu" else glorot_uniform
-    return Net(name, (widths[0],), widths[-1], activation, shapes, function, draw)
+    return Net(name, (widths[0],), widths[-1], activation, shapes, function, draw,
+               value_and_grad=partial(multilayer.value_and_grad, layers, activation))
 
 
 def _fc(params, layer, h):

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 from array_api_compat import array_namespace, is_array_api_obj
-from autograd.core import make_vjp
-from autograd.extend import defvjp, primitive
-from autograd.tracer import getval
+from autograd.core import VJPNode, backward_pass
+from autograd.tracer import getval, new_box, trace_stack
 
+from ..blocks import floats
 from ..inputs import NUMBERS, array_of, named_arrays, real_array, together
 from .devices import register
 from .layers import softmax_cross_entropy
@@ -88,6 +88,9 @@ class Net:
         draw(name, shape, rng) is the initial value of a weight or a bias, float64.
     random : bool
         Whether training draws random numbers, for dropout.
+    value_and_grad : callable or None
+        value_and_grad(params, x, labels) is (loss, gradients), for a net that does not need
+        autograd.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Net:
     function: Callable[[Params, Array, Training | None], Array]
     draw: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray] = he_normal
     random: bool = False
+    value_and_grad: Callable[[Params, Array, Array], tuple[float, Params]] | None = None
 
     @property
     def weights(self) -> list[str]:
@@ -151,18 +155,22 @@ class Net:
         ValueError
             x has another shape, or another dtype than the parameters.
         """
-        array_of(getval(x), "x")
+        self.check_inputs(params, x)
+        return self.function(params, x, training)
+
+    def check_inputs(self, params: Params, x: Array) -> None:
+        """Raise unless x and the parameters there are have the net's shapes and one dtype."""
+        floats(getval(x), "x")
         if tuple(x.shape[1:]) != self.input_shape:
             raise ValueError(f"{self.name} takes inputs x of shape (n, "
                              f"{', '.join(map(str, self.input_shape))}), got {tuple(x.shape)}")
         named_arrays(params, "params", partial(self._fits, x.dtype))
-        return self.function(params, x, training)
 
     def _fits(self, dtype, tensor, name):
         """Raise unless a parameter has the shape that it has in this net, and the inputs' dtype."""
         tensor = getval(tensor)
         if not hasattr(tensor, "affine"):       # not of parts, see lcref.inference
-            array_of(tensor, name)
+            floats(tensor, name)
         if tuple(tensor.shape) != tuple(self.shapes.get(name, tensor.shape)):
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, not {self.shapes[name]}")
         if tensor.dtype != dtype:
@@ -230,34 +238,31 @@ def loss(net: Net, params: Params, x: Array, labels: Array,
     For the loss over a data set use `evaluate`, which works in batches and adds up in float64.
     """
     logits = net.apply(params, x, training)
-    array_of(labels, "labels", "integral", (1,))
-    together(x.shape[0] == labels.shape[0], x=x, labels=labels)
+    _fits_labels(x, labels)
     return softmax_cross_entropy(logits, labels)
 
 
-@primitive
-def _parameter(root, value, name, grads):
-    """Return `value`; its vjp writes the gradient to grads[name].
+def _fits_labels(x, labels):
+    array_of(labels, "labels", "integral", (1,))
+    together(x.shape[0] == labels.shape[0] > 0, x=x, labels=labels)
 
-    `root` is a number that every parameter pretends to depend on. So one trace has one root,
-    and autograd need not build a zero-filled dict of all parameters, as it does for a function
-    of a dict: the gradients are the arrays that the layers return.
+
+def _leaf(name, grads):
+    """The root of a trace that a parameter is: its vjp notes the gradient as grads[name].
+
+    Every parameter is a root of its own, so autograd builds no zero-filled dict of all of them,
+    as it does for a function of a dict: the gradients are the arrays that the layers return.
     """
-    return value
-
-
-def _parameter_vjp(value, root, _, name, grads):
     def vjp(g):
         grads[name] = g
-        return 0.0
-    return vjp
-
-
-defvjp(_parameter, _parameter_vjp)
+        return ()
+    node = VJPNode.new_root()
+    node.vjp = vjp
+    return node
 
 
 def value_and_grad(net: Net) -> Callable[..., tuple[float, Params, Params]]:
-    """Return f with f(params, x, labels) = (loss, gradients, statistics), by autograd.
+    """Return f with f(params, x, labels) = (loss, gradients, statistics).
 
     Parameters
     ----------
@@ -276,25 +281,31 @@ def value_and_grad(net: Net) -> Callable[..., tuple[float, Params, Params]]:
     About three times the cost of the loss alone, less the gradient of x, which is not computed.
     Nothing is checked here, for this is the inner loop: `net.check(params)` once, before it.
     """
-    fixed = frozenset(net.statistics)
-    trained = [name for name in net.shapes if name not in fixed]
+    trained = [name for name in net.shapes if name not in net.statistics]
 
-    def f(params, x, labels, rng=None):
+    def f(params: Params, x: Array, labels: Array, rng: np.random.Generator | None = None):
         if not isinstance(params, Mapping):
             raise TypeError(f"params must be a dict of name to array, not {type(params).__name__}")
-        grads: Params = {}
         training = Training(rng)
-        register(*{type(p) for p in params.values()})
-
-        def traced(root):
-            leaves = {name: p if name in fixed else _parameter(root, p, name, grads)
-                      for name, p in params.items()}
-            return loss(net, leaves, x, labels, training)
-
-        vjp, value = make_vjp(traced, 0.0)
-        vjp(1.0)
-        return float(value), {name: grads[name] for name in trained}, training.statistics
+        if net.value_and_grad:
+            net.check_inputs(params, x)
+            _fits_labels(x, labels)
+            value, grads = net.value_and_grad(params, x, labels)
+        else:
+            value, grads = _by_autograd(net, params, x, labels, training)
+        return value, {name: grads[name] for name in trained}, training.statistics
     return f
+
+
+def _by_autograd(net, params, x, labels, training):
+    fixed, grads = net.statistics, dict[str, Array]()
+    register(*{type(p) for p in params.values()})
+    with trace_stack.new_trace() as trace:
+        leaves = {name: p if name in fixed else new_box(p, trace, _leaf(name, grads))
+                  for name, p in params.items()}
+        value = loss(net, leaves, x, labels, training)
+    backward_pass(1.0, value._node)
+    return float(getval(value)), grads
 
 
 def evaluate(net: Net, params: Params, x: Array, labels: Array, batch: int = 1000,
