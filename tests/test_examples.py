@@ -1,6 +1,7 @@
 """The examples run as they stand and show what they promise."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -47,3 +48,25 @@ def test_the_alternation_never_beats_the_exact_solver(tmp_path):
                for case in cases.values() for excess in [case["best of both, 100 cycles"]])
     assert (out / "table.md").read_text().count("\n") == 2 + 2 + 38
     assert (out / "excess.png").stat().st_size > 0
+
+
+def test_the_phases_of_a_run_add_up_and_none_is_negative(tmp_path):
+    script = ROOT / "papers_repro" / "part5" / "phases.py"
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run([sys.executable, script, "--quick", "--out", tmp_path],
+                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "phases.json").read_text())
+    assert [row["threads"] for row in result["rows"]] == [1, 2]
+    for row in result["rows"]:
+        seconds = row["seconds"]
+        assert min(seconds.values()) > 0
+        assert row["not_products"] == pytest.approx(
+            1 - seconds["products"] / math.fsum(seconds.values()))
+        batches = 20 * -(-1437 // 256) * result["steps"]    # what the L steps are scaled to
+        inside = math.fsum(seconds[phase] for phase in (
+            "products", "rest of forward and backward", "update", "gathering"))
+        assert inside <= 1e-3 * batches * row["ms_a_batch"]["L step"] * (1 + 1e-9)
+        assert seconds["products"] == pytest.approx(
+            1e-3 * batches * row["ms_a_batch"]["products"])
+    assert (tmp_path / "table.md").read_text() in done.stdout

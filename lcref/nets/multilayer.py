@@ -36,8 +36,9 @@ def value_and_grad(layers: Sequence[str], activation: str | None, params: Mappin
     w, b = ([params[f"{layer}.{kind}"] for layer in layers] for kind in ("weight", "bias"))
     hidden, grads = [x], dict[str, Array]()
     for i in range(len(layers)):
-        f = FORWARD[activation] if i < len(layers) - 1 else FORWARD[None]
-        hidden.append(_forward(hidden[-1], w[i], b[i], f))      # h_l = f(h_{l−1} W_lᵀ + b_l)
+        z = _outputs(hidden[-1], w[i])
+        z += b[i]                                               # z = h Wᵀ + b
+        hidden.append(FORWARD[activation](z) if i < len(layers) - 1 else z)
     value, d = cross_entropy_and_slope(hidden.pop(), labels)    # δ of the last layer
     for i in reversed(range(len(layers))):
         h = hidden.pop()
@@ -72,20 +73,19 @@ def _times_relu_slope(g, h):
     return g
 
 
-FORWARD: dict[str | None, Callable] = {"tanh": _tanh, "relu": _relu, None: lambda z: z}
+FORWARD: dict[str | None, Callable] = {"tanh": _tanh, "relu": _relu}
 SLOPE: dict[str | None, Callable] = {"tanh": _times_tanh_slope, "relu": _times_relu_slope}
 
 
 # ----- products, in blocks of the outputs of a layer -----------------------------------------
 
-def _forward(x, w, b, f):
-    """f(x Wᵀ + b)."""
-    if not on_host(x, w, b):
-        return f(x @ w.T + b)
+def _outputs(x, w):
+    """x Wᵀ."""
+    if not on_host(x, w):
+        return x @ w.T
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
-    _in_blocks(lambda o: np.matmul(x, w[o].T, out=y[:, o]), y.shape[1], x.size)
-    y += b
-    return f(y)
+    _in_blocks(lambda outputs: np.matmul(x, w[outputs].T, out=y[:, outputs]), w.shape[0], x.size)
+    return y
 
 
 def _product(a, b):
