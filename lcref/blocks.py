@@ -91,6 +91,8 @@ def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int,
     count = -(-count // EVEN) * EVEN if count > 1 else 1
     step = max(1, -(-rows // (count * multiple))) * multiple
     blocks = [slice(i, min(i + step, rows)) for i in range(0, rows, step)]
+    if _pool is None or len(blocks) < 2:
+        return [work(block) for block in blocks]
     results: list[Any] = [None] * len(blocks)
     todo = iter(enumerate(blocks))      # of C: each thread takes the next one
 
@@ -99,7 +101,7 @@ def in_blocks(work: Callable[[slice], Any], rows: int, row_size: int,
             results[i] = work(block)
 
     others = [_pool.submit(copy_context().run, take)    # with the caller's np.errstate
-              for _ in range(min(_threads, len(blocks)) - 1)] if _pool else []
+              for _ in range(min(_threads, len(blocks)) - 1)]
     try:
         take()
     finally:

@@ -61,12 +61,11 @@ def test_the_phases_of_a_run_add_up_and_none_is_negative(tmp_path):
     for row in result["rows"]:
         seconds = row["seconds"]
         assert min(seconds.values()) > 0
-        assert row["not_products"] == pytest.approx(
-            1 - seconds["products"] / math.fsum(seconds.values()))
+        products, gradient, update, gathering, *_ = seconds.values()
+        assert row["not_products"] == pytest.approx(1 - products / math.fsum(seconds.values()))
         batches = 20 * -(-1437 // 256) * result["steps"]    # what the L steps are scaled to
-        inside = math.fsum(seconds[phase] for phase in (
-            "products", "rest of forward and backward", "update", "gathering"))
-        assert inside <= 1e-3 * batches * row["ms_a_batch"]["L step"] * (1 + 1e-9)
-        assert seconds["products"] == pytest.approx(
-            1e-3 * batches * row["ms_a_batch"]["products"])
+        alone = 1e-3 * batches * row["ms_a_batch"]["products"]
+        assert products > alone     # there are those of the evaluation, too
+        assert alone + gradient + update + gathering <= (
+            1e-3 * batches * row["ms_a_batch"]["L step"] * (1 + 1e-9))
     assert (tmp_path / "table.md").read_text() in done.stdout
