@@ -197,9 +197,9 @@ def test_lines_of_code_are_counted_without_docstrings_comments_and_blanks():
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def test_the_core_is_at_most_1790_lines_of_code():
+def test_the_core_is_at_most_1800_lines_of_code():
     lines = {in_package(f): len(code_lines(f.read_text(encoding="utf-8"))) for f in CORE}
-    assert sum(lines.values()) <= 1790, lines
+    assert sum(lines.values()) <= 1800, lines
 
 
 @pytest.mark.parametrize("file", MODULES, ids=in_package)
