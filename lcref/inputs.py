@@ -285,6 +285,20 @@ def scaled(w, s):
     return x if s == 1 else x / s
 
 
+def least_reaching(x, scale, w, beyond):
+    """The least number of w's dtype that is at least x · scale, or more than that where `beyond`.
+
+    Compared with x, where the midpoints of subnormal numbers are exact too. Infinite where x is
+    beyond the dtype.
+    """
+    xp = array_namespace(w)
+    with np.errstate(over="ignore"):
+        near = xp.astype(x * scale, w.dtype)
+        found = xp.astype(near, xp.float64) / scale
+        enough = (found > x) | ((found == x) & ~beyond)
+        return xp.where(enough, near, xp.nextafter(near, xp.full_like(near, xp.inf)))
+
+
 def on_the_host(array):
     """A NumPy array, from wherever it lives."""
     if is_cupy_array(array) or is_torch_array(array):

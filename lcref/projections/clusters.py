@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device, is_numpy_array
 
-from ..inputs import array_of, finite_magnitude, scale_at, scaled
+from ..inputs import array_of, finite_magnitude, least_reaching, scale_at, scaled
 from ..parts import Array, block_ends, size
 from ..tolerance import EPS, wide
 
@@ -42,11 +42,11 @@ class Ascending:
     def of(cls, x):
         """The weights w of a vector, at a scale at which their squares are in range."""
         array_of(x, "w")
+        ordered = ascending(x)  # NumPy puts a NaN last
         if not is_numpy_array(x):
             finite_magnitude(x)
-        ordered = ascending(x)  # NumPy puts a NaN last
-        ends = [finite_magnitude(end) for end in (ordered[-1:], ordered[:1]) if size(x)]
-        return cls(ordered, scale_at(max(ends, default=0.0)))
+        ends = (ordered[-1:], ordered[:1]) if size(x) else ()
+        return cls(ordered, scale_at(max(map(finite_magnitude, ends), default=0.0)))
 
     def about(self, i, origin=0):
         """The same about its i-th weight, so that sums of squares keep their digits there."""
@@ -155,20 +155,6 @@ def ascending(x: Array, reuse: bool = False) -> Array:
         x.sort()
         return x
     return array_namespace(x).sort(x, stable=False)
-
-
-def least_reaching(x: Array, scale: float, w: Array, beyond: Array) -> Array:
-    """The least number of w's dtype that is at least x · scale, or more than that where `beyond`.
-
-    Compared with x, where the midpoints of subnormal numbers are exact too. Infinite where x is
-    beyond the dtype.
-    """
-    xp = array_namespace(w)
-    with np.errstate(over="ignore"):
-        near = xp.astype(x * scale, w.dtype)
-        found = wide(near) / scale
-        enough = (found > x) | ((found == x) & ~beyond)
-        return xp.where(enough, near, xp.nextafter(near, xp.full_like(near, xp.inf)))
 
 
 def run_means(values: Array, runs: Sequence[tuple[int, int]], scale: float = 1.0) -> Array:

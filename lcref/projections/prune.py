@@ -12,6 +12,7 @@ from ..tolerance import EPS, wide
 
 SAMPLED, STRIDE = 2**16, 61  # more entries than this are sampled, by a step that no layer has
 Piece = tuple[Callable, tuple[Array, ...]]  # a function and vectors, see `largest`
+SPARE = 0.05  # of τ, beyond what the sample says
 PASSES = 10  # of Michelot's method before what is left is sorted
 
 
@@ -148,37 +149,53 @@ def l1_ball(w: Array, radius: float) -> Sparse:
     sums: Held, Wolfe and Crowder, Mathematical Programming 6, 1974.
     """
     top, radius = finite_magnitude(w), nonnegative(radius, "radius")
-    xp, s = array_namespace(w), scale_at(top)
-    flat = xp.reshape(w, (-1,))
-    norm = sum(float(xp.sum(xp.abs(scaled(flat[i:j], s)))) for i, j in block_ends(flat))
-    if radius == 0 or norm > radius / s:
-        delta = _soft_threshold(flat, s, top / s, radius / s, norm) if radius else 0.0
-        below = _below(flat, s, top / s)
-        kept, d = chosen(below, lambda minus_d: minus_d > -delta)
-        x = xp.take(flat, kept)
-        values = xp.minimum(delta + d, xp.abs(scaled(x, s))) * s  # τ ≥ 0
-        values = xp.astype(xp.where(x < 0, -values, values), w.dtype)
-    else:
-        kept, values = chosen([(itself, (flat,))], lambda x: x != 0)
-    return Sparse(kept, values, tuple(w.shape))
+    xp, flat, s = array_namespace(w), array_namespace(w).reshape(w, (-1,)), scale_at(top)
+    found = _beyond_threshold(flat, s, top / s, radius / s)
+    if found is None:  # inside the ball
+        return Sparse(*chosen([(itself, (flat,))], lambda x: x != 0), tuple(w.shape))
+    kept, excess = found
+    x = xp.take(flat, kept)
+    values = xp.minimum(excess, xp.abs(scaled(x, s))) * s  # τ ≥ 0
+    return Sparse(kept, xp.astype(xp.where(x < 0, -values, values), w.dtype), tuple(w.shape))
+
+
+def _beyond_threshold(flat, s, top, radius):
+    """Positions with d < δ, and δ − d; None where the l1 norm of w / s is at most the radius.
+
+    Few weights are looked at more than once: those with d below a bound of δ, from a sample, or
+    from the norm. It was one if δ, taken of them, is below it, since Σ (bound − d)₊ is then over r.
+    """
+    n = size(flat)
+    if radius and n > SAMPLED:
+        sample = top - abs(scaled(flat[::STRIDE], s))
+        most = _soft_threshold(sample, radius * size(sample) / n)
+        most += SPARE * max(top - most, 0.0)
+        near, minus_d = chosen(_below(flat, s, top), lambda minus_d: minus_d > -most)
+        delta = _soft_threshold(-minus_d, radius)
+        if delta <= min(most, top):
+            return near[minus_d > -delta], (delta + minus_d)[minus_d > -delta]
+    norm = sum(float(array_namespace(flat).sum(abs(scaled(flat[i:j], s))))
+               for i, j in block_ends(flat))
+    if radius and norm <= radius:
+        return None
+    most = (radius + (n * top - norm)) / max(n, 1) + 8 * n * EPS * top  # no less than δ by rounding
+    near, minus_d = chosen(_below(flat, s, top), lambda minus_d: minus_d > -most)
+    delta = _soft_threshold(-minus_d, radius) if radius else 0.0
+    return near[minus_d > -delta], (delta + minus_d)[minus_d > -delta]
 
 
 def _below(flat, s, top):
-    """The pieces of −d = abs(w) / s − top."""
+    """The piece −d = abs(w) / s − top."""
     def minus_d(x):
-        x = array_namespace(x).abs(scaled(x, s))
+        x = abs(scaled(x, s))
         x -= top
         return x
     return [(minus_d, (flat,))]
 
 
-def _soft_threshold(flat, s, top, radius, norm):
-    """δ with Σ (δ − d_i)₊ = r > 0; norm is the l1 norm of w / s."""
-    xp, n = array_namespace(flat), size(flat)
-    most = (radius + (n * top - norm)) / n + 8 * n * EPS * top  # not below δ by rounding either
-    [(minus_d, _)] = _below(flat, s, top)
-    blocks = (minus_d(flat[i:j]) for i, j in block_ends(flat))
-    d = -xp.concat([block[block > -most] for block in blocks])
+def _soft_threshold(d, radius):
+    """δ with Σ (δ − d_i)₊ = r > 0, of d ≥ 0, one of them 0 or nearly."""
+    xp = array_namespace(d)
     for _ in range(PASSES):
         delta, before = (radius + float(xp.sum(d))) / size(d), size(d)
         d = d[d < delta]

@@ -2,11 +2,11 @@
 
 from array_api_compat import array_namespace, device
 
-from ..inputs import (DTYPES, array_of, finite_magnitude, flag, moderate, one_of, real_array,
-                      scale_at, scaled, strictly_ascending, whole)
+from ..inputs import (DTYPES, array_of, finite_magnitude, flag, least_reaching, moderate,
+                      one_of, real_array, scale_at, scaled, strictly_ascending, whole)
 from ..parts import Array, Codebook, Dense, block_ends, in_blocks, size
 from ..tolerance import wide
-from .clusters import Ascending, best_clusters, least_reaching, run_means
+from .clusters import Ascending, best_clusters, run_means
 from .scales import best_scale
 
 
