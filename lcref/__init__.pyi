@@ -1,10 +1,14 @@
 from . import choice as choice
 from . import composition as composition
 from . import compressions as compressions
+from . import data as data
 from . import inference as inference
 from . import inputs as inputs
 from . import lc as lc
+from . import lsteps as lsteps
+from . import nets as nets
 from . import parts as parts
+from . import plots as plots
 from . import projections as projections
 from . import storage as storage
 from . import sweep as sweep
