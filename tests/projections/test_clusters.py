@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from problems import PROBLEMS, answer, name_of, objective, slack, vectors
 
 from lcref import parts, projections
-from lcref.projections import clusters, kmeans, l0_ball, priced, prune, scales
+from lcref.projections import clusters, kmeans, l0_ball, l1_ball, priced, prune, scales
 from lcref.projections.clusters import Ascending, left_of_cuts, running_sums, split
 from lcref.verify import oracles
 
@@ -155,6 +155,23 @@ def test_a_sample_chooses_the_same_as_a_stable_sort(kind, kappa):
         w[::prune.STRIDE] *= 1e-3
     first = np.argsort(-np.abs(w), kind="stable")[:kappa]
     assert l0_ball(w, kappa).indices.tolist() == np.sort(first).tolist()
+
+
+@pytest.mark.parametrize("kind", ["drawn", "periodic", "small"])
+@pytest.mark.parametrize("share", [1e-4, 0.1, 0.9, 1.1])
+def test_a_sample_finds_the_threshold_of_the_l1_ball_that_a_sort_finds(kind, share):
+    w = np.random.default_rng(0).normal(size=100_000)
+    if kind == "periodic":  # the sample sees the small ones alone, or the large ones
+        w[::prune.STRIDE] *= 1e-3
+    if kind == "small":
+        w[np.arange(w.size) % prune.STRIDE > 0] *= 1e-3
+    radius = share * np.sum(np.abs(w))
+    descending = np.sort(np.abs(w))[::-1]
+    thresholds = (np.cumsum(descending) - radius) / np.arange(1, w.size + 1)
+    tau = max(0.0, thresholds[np.flatnonzero(descending > thresholds)[-1]])
+    expected = np.sign(w) * np.maximum(np.abs(w) - tau, 0)
+    # the textbook's running sum of 10⁵ terms is off by its roundings
+    np.testing.assert_allclose(l1_ball(w, radius).decompress(), expected, rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("sampled", [4, 10**9])
