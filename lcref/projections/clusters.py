@@ -53,6 +53,7 @@ class Ascending:
         return Ascending(self.values, self.scale, float(wide(self.values[i])) / self.scale, origin)
 
     def read(self, values):
+        """x of some of the values."""
         x = scaled(values, self.scale)
         return x - self.centre if self.centre else x
 

@@ -49,7 +49,8 @@ def l0_ball(w: Array, kappa: int) -> Sparse:
     return Sparse(*largest([(itself, (flat,))], min(kappa, size(w))), tuple(w.shape))
 
 
-def itself(x):
+def itself(x: Array) -> Array:
+    """The function of a piece that is a vector."""
     return x
 
 
