@@ -166,23 +166,23 @@ def _beyond_threshold(flat, s, top, radius):
     Few weights are looked at more than once: those with d below a bound of δ, from a sample, or
     from the norm. It was one if δ, taken of them, is below it, since Σ (bound − d)₊ is then over r.
     """
-    n = size(flat)
+    n, delta, most = size(flat), math.inf, -math.inf
     if radius and n > SAMPLED:
         sample = top - abs(scaled(flat[::STRIDE], s))
         most = _soft_threshold(sample, radius * size(sample) / n)
         most += SPARE * max(top - most, 0.0)
         near, minus_d = chosen(_below(flat, s, top), lambda minus_d: minus_d > -most)
         delta = _soft_threshold(-minus_d, radius)
-        if delta <= min(most, top):
-            return near[minus_d > -delta], (delta + minus_d)[minus_d > -delta]
-    norm = sum(float(array_namespace(flat).sum(abs(scaled(flat[i:j], s))))
-               for i, j in block_ends(flat))
-    if radius and norm <= radius:
-        return None
-    most = (radius + (n * top - norm)) / max(n, 1) + 8 * n * EPS * top  # no less than δ by rounding
-    near, minus_d = chosen(_below(flat, s, top), lambda minus_d: minus_d > -most)
-    delta = _soft_threshold(-minus_d, radius) if radius else 0.0
-    return near[minus_d > -delta], (delta + minus_d)[minus_d > -delta]
+    if delta > min(most, top):  # no sample, or one that misled, or all weights inside the ball
+        norm = sum(float(array_namespace(flat).sum(abs(scaled(flat[i:j], s))))
+                   for i, j in block_ends(flat))
+        if radius and norm <= radius:
+            return None
+        most = (radius + (n * top - norm)) / max(n, 1) + 8 * n * EPS * top  # for its rounding
+        near, minus_d = chosen(_below(flat, s, top), lambda minus_d: minus_d > -most)
+        delta = _soft_threshold(-minus_d, radius) if radius else 0.0
+    kept = minus_d > -delta
+    return near[kept], (delta + minus_d)[kept]
 
 
 def _below(flat, s, top):
