@@ -10,6 +10,7 @@ import pickle
 import pickletools
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from .dataset import FIX, Dataset, data_folder
 from .images import flipped_and_cropped, normalised
@@ -45,13 +46,15 @@ def load_cifar10(data_dir):
 
 def prepare(x):
     """Return (x / 255 − mean) / std as float32, in x's shape: (n, 3, 32, 32), or flattened."""
-    return normalised(x.reshape(-1, *IMAGE), MEAN, STD).reshape(x.shape)
+    xp = array_namespace(x)
+    return xp.reshape(normalised(xp.reshape(x, (-1, *IMAGE)), MEAN, STD), x.shape)
 
 
 def augment(x, rng):
     """Return `prepare` of images mirrored or not and moved by up to 4 pixels, in x's shape."""
-    changed = flipped_and_cropped(x.reshape(-1, *IMAGE), rng)
-    return prepare(changed).reshape(x.shape)
+    xp = array_namespace(x)
+    changed = flipped_and_cropped(xp.reshape(x, (-1, *IMAGE)), rng)
+    return xp.reshape(prepare(changed), x.shape)
 
 
 def _find(root):

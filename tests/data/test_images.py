@@ -2,6 +2,7 @@
 import itertools
 from fractions import Fraction
 
+import array_api_strict
 import numpy as np
 import pytest
 
@@ -108,3 +109,18 @@ def test_flattened_images_are_prepared_and_augmented_as_images():
     assert np.array_equal(cifar.prepare(flat), cifar.prepare(x).reshape(5, 3072))
     assert np.array_equal(cifar.augment(flat, np.random.default_rng(0)),
                           cifar.augment(x, np.random.default_rng(0)).reshape(5, 3072))
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (3072,)])
+def test_images_on_a_device_are_prepared_and_augmented_there_to_the_same_bits(shape):
+    place = array_api_strict.Device("device1")      # no NumPy call can read an array there
+    x = np.random.default_rng(6).integers(256, size=(7, *shape), dtype=np.uint8)
+    there = array_api_strict.asarray(x, device=place)
+    for expected, found in (
+            (cifar.prepare(x), cifar.prepare(there)),
+            (cifar.augment(x, np.random.default_rng(0)),
+             cifar.augment(there, np.random.default_rng(0)))):
+        assert found.device == place
+        np.testing.assert_array_equal(
+            np.asarray(found.to_device(array_api_strict.Device("CPU_DEVICE"))), expected,
+            strict=True)
