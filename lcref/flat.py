@@ -17,12 +17,25 @@ BLOCK = 32768   # elements that the update works on at a time: few enough to sta
 
 @dataclass(frozen=True, eq=False)
 class _Pack:
-    """Flat vectors of tensors of one kind, end to end; target is None without a penalty."""
+    """Flat vectors of tensors of one kind, end to end; target is None without a penalty.
+
+    On a device g holds the gradients, and `grads` are views of it.
+    """
 
     names: list[str]
     w: Array
     v: Array
     target: Array | None
+    g: Array | None
+    grads: dict[str, Array]
+
+    def gradient(self, grads):
+        """The gradients end to end; on a device always in the same memory."""
+        if self.g is None:
+            return end_to_end([grads[name] for name in self.names])
+        for name, own in self.grads.items():
+            own[...] = grads[name]
+        return self.g
 
 
 class Weights:
@@ -47,7 +60,7 @@ class Weights:
             packs = _together(self.w, grads, self.targets)
             self.packs = [self._pack(names) for names in packs]
         for pack in self.packs:
-            _update(pack, end_to_end([grads[name] for name in pack.names]), mu, eta, m, omega)
+            _update(pack, pack.gradient(grads), mu, eta, m, omega)
         for name, value in statistics.items():
             self.w[name][...] = value
 
@@ -71,14 +84,15 @@ class Weights:
             target = end_to_end([_copy(self.targets[name], dtype) for name in names])
         self.w.update(cut(w, old))
         self.v.update(cut(v, old))
-        return _Pack(names, w, v, target)
+        g = None if is_numpy_array(w) else xp.zeros_like(w)
+        return _Pack(names, w, v, target, g, {} if g is None else cut(g, old))
 
 
 def _together(w, names, targets):
     """Yield lists of the names whose tensors go into one pack."""
     kinds: dict[Any, list[str]] = {}
     for name in sorted(names, key=lambda name: math.prod(w[name].shape)):   # the small ones first
-        kinds.setdefault((w[name].dtype, device(w[name]), name in targets), []).append(name)
+        kinds.setdefault((w[name].dtype, str(device(w[name])), name in targets), []).append(name)
     for alike in kinds.values():
         pack: list[str] = []
         n = 0
@@ -108,7 +122,7 @@ def _update(pack, grad, mu, eta, m, omega):
         v += g                      # v ← m v + g
         d = m * v
         d += g
-        d *= eta
+        d *= eta if isinstance(eta, float) else array_namespace(eta).astype(eta, d.dtype)
         w -= d                      # w ← w − η (g + m v)
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace, is_numpy_array
+from array_api_compat import array_namespace, device, is_numpy_array
 
 from .data import batches
 from .flat import Weights, check_fit, check_targets, copies, cut, end_to_end
@@ -79,6 +79,10 @@ class SGD:
         on_batch(step, epoch, batch, loss) after every batch; batches count from 0 in each epoch.
     pause : callable, optional
         pause(make) after every batch, where make() returns copies (params, state) to go on from.
+    capture : callable, optional
+        capture(move) -> a function that does what move(x, labels, η) does, the gradient of a batch
+        and the step, on arrays: `lcref.cuda.Graph` replays it on a GPU. Then value_and_grad must
+        do the same in every call and wait for nothing; not for a loss that draws.
 
     Raises
     ------
@@ -110,14 +114,15 @@ class SGD:
                  seed: int = 0, draws: bool = False, prepare: Callable | None = None,
                  workers: int = 1,
                  on_batch: Callable[[int, int, int, float], None] | None = None,
-                 pause: Callable[[Callable], None] | None = None):
+                 pause: Callable[[Callable], None] | None = None,
+                 capture: Callable[[Callable], Callable] | None = None):
         self.value_and_grad, self.x, self.labels = value_and_grad, x, labels
         self.lr, self.epoch_decay, self.momentum = lr, epoch_decay, momentum
         self.decay = decay if decay is not None else 1.0 if callable(lr) else DECAY
         self.weight_decay, self.batch, self.epochs, self.seed = weight_decay, batch, epochs, seed
         self.first_epochs = epochs if first_epochs is None else first_epochs
         self.draws, self.prepare, self.workers = draws, prepare, workers
-        self.on_batch, self.pause = on_batch, pause
+        self.on_batch, self.pause, self.capture = on_batch, pause, capture
         self._check()
 
     def _check(self):
@@ -130,6 +135,7 @@ class SGD:
             "batch is at least 1": self.batch >= 1,
             "epochs and first_epochs are at least 0": min(self.epochs, self.first_epochs) >= 0,
             "workers is at least 1": self.workers >= 1,
+            "capture is None where draws is True": not (self.capture and self.draws),
         }, "lr", "decay", "epoch_decay", "momentum", "weight_decay", "batch", "epochs",
             "first_epochs", "workers")
 
@@ -156,28 +162,40 @@ class SGD:
         done = (state["epoch"] if state else 0) - first     # epochs of the L steps before
         if inside and first >= epochs:
             raise ValueError(f"the state is inside epoch {first}, but L step {step} has {epochs}")
+        move = self._move(weights, mu, rng)
         with np.errstate(over="ignore", invalid="ignore"):  # divergence is caught as such
             for epoch in range(first, epochs):
                 if epoch > first:
                     good, inside = _saved(weights, rng, done + epoch), None
                 try:
-                    self._epoch(weights, mu, rng, step, epoch, done, inside)
+                    self._epoch(weights, move, mu, rng, step, epoch, done, inside)
                 except Diverged as error:
                     error.params, error.state = good
                     raise
         return weights.w, _state(weights.v, rng, done + epochs)
 
-    def _epoch(self, weights, mu, rng, step, epoch, done, inside):
+    def _move(self, weights, mu, rng):
+        """move(x, labels, eta) -> loss of the batch before it: one step of all the weights."""
+        extra = (rng,) if self.draws else ()
+
+        def move(x, labels, eta):
+            loss, *moves = self.value_and_grad(weights.w, x, labels, *extra)
+            weights.move(*moves, mu=mu, eta=eta, m=self.momentum, omega=self.weight_decay)
+            return loss
+        return self.capture(move) if self.capture else move
+
+    def _epoch(self, weights, move, mu, rng, step, epoch, done, inside):
         eta = self.rate(mu, step, bool(weights.targets), epoch)
         found = {"step": step, "epoch": epoch, "rate": eta}
-        extra = (rng,) if self.draws else ()
+        if self.capture:
+            xp = array_namespace(self.x)     # what is recorded holds no number that will change
+            eta = xp.asarray(eta, dtype=xp.float64, device=device(self.x))
         start, all_batches = self._batches(rng, inside)
         with closing(all_batches):
             for i, (x, labels) in enumerate(all_batches, inside["batch"] if inside else 0):
-                loss, *moves = self.value_and_grad(weights.w, x, labels, *extra)
+                loss = float(move(x, labels, eta))
                 if not math.isfinite(loss):
                     raise _diverged(f"the loss is {loss}", batch=i, **found)
-                weights.move(*moves, mu=mu, eta=eta, m=self.momentum, omega=self.weight_decay)
                 if self.on_batch:
                     self.on_batch(step, epoch, i, loss)
                 if self.pause:

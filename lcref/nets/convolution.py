@@ -4,8 +4,9 @@ Arrays are channels-last inside the nets: x is (n, height, width, channels). Wei
 PyTorch's layout, (out, in, kernel height, kernel width).
 
 There are two texts of the same sums. For any array of the array API standard, a patch matrix,
-(n · out_height · out_width, in · kernel), times the weights. For NumPy arrays a faster one, which
-copies each input kernel_height times in place of kernel_height · kernel_width times:
+(n · out_height · out_width, in · kernel), gathered by an index, times the weights; so is the
+gradient of x, whose pixels gather the outputs that they went into. For NumPy arrays a faster one,
+which copies each input kernel_height times in place of kernel_height · kernel_width times:
 
     q[i, j] = (x[σ i, j], x[σ i + 1, j], ..)      the column of pixels that output row i sees,
 
@@ -15,11 +16,15 @@ plain reshape of q. So s matrix products, one for each residue, read them withou
 pixels follow each other with the left padding of the next as the right padding of this one; the
 few products across the seam are not used.
 """
+import math
+from typing import Any
+
 import numpy as np
 from array_api_compat import array_namespace, device
 from autograd.extend import defvjp_argnums, primitive
 
 from ..blocks import in_blocks, on_host, sum_over_pixels, workspace
+from ..cuda import product
 from ..inputs import array_of, together
 
 __all__ = ["conv2d"]
@@ -96,6 +101,8 @@ def _turned(w):
 
 
 def _x_gradient(g, x, w, stride, padding):
+    if not on_host(g, w):
+        return _gathered_back(g, x, w, stride, padding)
     if _turnable(w, stride, padding):       # ∂x = g correlated with the turned kernels
         return _correlate(g, _turned(w), w.shape[2:], 1, w.shape[2] - 1 - padding)
     return _scatter(g, w, x.shape[1:3], stride, padding)
@@ -143,7 +150,8 @@ def _correlate(x, matrix, kernel, stride, padding, b=None):
     n, o = x.shape[0], matrix.shape[1]
     height, width = out_size(x.shape[1:3], kernel, stride, padding)
     if not on_host(x, matrix):
-        y = _patches(x, kernel, stride, padding) @ matrix
+        y = product(_patches(x, kernel, stride, padding), matrix)
+        y = array_namespace(y).reshape(y, (n, height, width, o))
         return y if b is None else y + b
     out = np.empty((n, height, width, o), x.dtype)
 
@@ -163,8 +171,8 @@ def _correlate(x, matrix, kernel, stride, padding, b=None):
 def _sum_of_patches(x, g, kernel, stride, padding):
     """Σ over all outputs of patch ⊗ g, (kernel_width · kernel_height · in, out)."""
     if not on_host(x, g):
-        xp, patches = array_namespace(x), _patches(x, kernel, stride, padding)
-        return xp.reshape(patches, (-1, patches.shape[-1])).T @ xp.reshape(g, (-1, g.shape[-1]))
+        outputs = array_namespace(g).reshape(g, (-1, g.shape[-1]))
+        return product(_patches(x, kernel, stride, padding).T, outputs)
 
     def work(block):
         columns = _Columns(x[block], kernel, stride, padding)
@@ -233,13 +241,61 @@ class _Columns:
         self.grid(products)[...] = outputs
 
 
+# ---- on a device, by one gather
+
 def _patches(x, kernel, stride, padding):
-    """The patch of every output, (n, out_height, out_width, kernel_width · kernel_height · in)."""
-    xp, (height, width) = array_namespace(x), out_size(x.shape[1:3], kernel, stride, padding)
-    x = pad(x, padding)
-    return xp.concat([x[:, k:k + stride * (height - 1) + 1:stride,
-                        j:j + stride * (width - 1) + 1:stride, :]
-                      for j in range(kernel[1]) for k in range(kernel[0])], axis=3)
+    """The patch of every output, (n · out_height · out_width, kernel's width · height · in)."""
+    return _gathered(pad(x, padding), _seen, x.shape[1:3], kernel, stride, padding)
+
+
+def _gathered_back(g, x, w, stride, padding):
+    """∂x: every pixel gathers the gradients of the outputs it went into, times the kernel.
+
+    The frame of zeros around g is what a place of the kernel gathers that made no output.
+    """
+    xp, (_, c, *kernel) = array_namespace(g), w.shape
+    outputs = _gathered(pad(g, 1), _went_into, x.shape[1:3], tuple(kernel), stride, padding)
+    weights = xp.reshape(xp.permute_dims(w, (3, 2, 0, 1)), (-1, c))
+    return xp.reshape(product(outputs, weights), x.shape)
+
+
+def _gathered(framed, places, size, kernel, stride, padding):
+    """Rows of pixels of framed images, as the index `places` of an image of a size says."""
+    xp, (n, h, w, c) = array_namespace(framed), framed.shape
+    index = _on_device(framed, places, tuple(size), kernel, stride, padding)
+    rows = xp.take(xp.reshape(framed, (n, h * w, c)), index, axis=1)
+    return xp.reshape(rows, (-1, math.prod(kernel) * c))
+
+
+def _on_device(like, places, *geometry):
+    """The index of a geometry, on the device of `like`; it is sent there once."""
+    key = array_namespace(like).__name__, str(device(like)), places, *geometry
+    if key not in _indices:
+        _indices[key] = array_namespace(like).asarray(places(*geometry), device=device(like))
+    return _indices[key]
+
+
+_indices: dict[tuple, Any] = {}     # of one image each: small, and few
+
+
+def _seen(size, kernel, stride, padding):
+    """For each output and place of the kernel, column by column, the pixel of the padded image."""
+    i, j = (stride * np.arange(n) for n in out_size(size, kernel, stride, padding))
+    k, m = np.arange(kernel[0]), np.arange(kernel[1])[:, None]
+    row, column = i[:, None, None, None] + k, j[:, None, None] + m
+    return (row * (size[1] + 2 * padding) + column).ravel()
+
+
+def _went_into(size, kernel, stride, padding):
+    """For each pixel and place of the kernel, the output it made there, in a frame of one; or 0."""
+    places = []
+    for pixels, k, outputs in zip(size, kernel, out_size(size, kernel, stride, padding)):
+        output, rest = np.divmod(np.arange(pixels)[:, None] + padding - np.arange(k), stride)
+        there = (rest == 0) & (output >= 0) & (output < outputs)
+        places.append(np.where(there, output + 1, 0))
+    rows, columns = places[0][:, None, None, :], places[1][:, :, None]
+    width = out_size(size, kernel, stride, padding)[1] + 2
+    return np.where((rows > 0) & (columns > 0), rows * width + columns, 0).ravel()
 
 
 def pad(x, padding, value=0.0):
@@ -254,18 +310,15 @@ def pad(x, padding, value=0.0):
 
 def _scatter(g, w, size, stride, padding):
     """∂x: every output gives its gradient, times the kernel, back to the pixels of its patch."""
-    xp, (n, height, width, _) = array_namespace(g), g.shape
-    o, c, kh, kw = w.shape
+    n, height, width, _ = g.shape
+    _, c, kh, kw = w.shape
     h, v = size[0] + 2 * padding, size[1] + 2 * padding
-    dx = xp.zeros((n, h, v, c), dtype=g.dtype, device=device(g))
+    dx = np.zeros((n, h, v, c), g.dtype)
 
     def work(block):
         for k in range(kh):
             for j in range(kw):
                 dx[block, k:k + stride * (height - 1) + 1:stride,
-                   j:j + stride * (width - 1) + 1:stride, :] += g[block, ...] @ w[:, :, k, j]
-    if on_host(g, w):
-        in_blocks(work, n, h * v * c)
-    else:
-        work(slice(None))
+                   j:j + stride * (width - 1) + 1:stride, :] += g[block] @ w[:, :, k, j]
+    in_blocks(work, n, h * v * c)
     return dx[:, padding:h - padding, padding:v - padding, :]

@@ -13,6 +13,7 @@ from autograd.extend import defvjp, primitive
 from autograd.tracer import getval
 
 from ..blocks import floats, in_blocks, on_host
+from ..cuda import product
 from ..inputs import array_of, together
 
 PRODUCTS_PER_ELEMENT = 64    # a multiplication takes so much less than an element's way from memory
@@ -58,7 +59,7 @@ defvjp(
 def _product(a, b):
     """a @ b, in blocks of rows of a."""
     if not on_host(a, b):
-        return a @ b
+        return product(a, b)
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     in_blocks(lambda rows: np.matmul(a[rows], b, out=out[rows]), a.shape[0],
               b.size // PRODUCTS_PER_ELEMENT)
@@ -272,7 +273,8 @@ def softmax_cross_entropy(logits, labels):
     Raises
     ------
     IndexError
-        A label is at least `classes`. (That none is negative is for the caller to see to.)
+        A label is at least `classes`, on the host; on a device, and for negative ones, that is for
+        the caller to see to.
 
     Notes
     -----
@@ -294,12 +296,20 @@ def cross_entropy_and_slope(logits, labels, g=1.0):
     z = z - xp.max(z, axis=0)
     p = xp.exp(z)
     total = xp.sum(p, axis=0)
-    rows, classes = (xp.arange(n, device=device(z)) for n in logits.shape)
-    loss = xp.mean(xp.log(total) - z[labels, rows])
+    of_label = labels == xp.arange(z.shape[0], device=device(z))[:, None]
+    loss = xp.mean(xp.log(total) - _at_labels(z, labels, of_label))
     p /= total
-    p -= xp.astype(labels == classes[:, None], p.dtype)
-    p *= g / rows.shape[0]
+    p -= xp.astype(of_label, p.dtype)
+    p *= g / z.shape[1]
     return loss, _columns(p)
+
+
+def _at_labels(z, labels, of_label):
+    """The entry of each column that its label names; a sum on a device, where indexing is slow."""
+    if on_host(z):
+        return z[labels, np.arange(z.shape[1])]
+    xp = array_namespace(z)
+    return xp.sum(xp.where(of_label, z, xp.zeros_like(z)), axis=0)
 
 
 def _columns(a):

@@ -14,6 +14,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..blocks import in_blocks, on_host
+from ..cuda import product
 from .layers import PRODUCTS_PER_ELEMENT, cross_entropy_and_slope
 
 __all__ = ["value_and_grad"]
@@ -23,8 +24,8 @@ TILE = 16   # rows that the kernels of a BLAS take at a time: a block with a par
 
 
 def value_and_grad(layers: Sequence[str], activation: str | None, params: Mapping[str, Array],
-                   x: Array, labels: Array) -> tuple[float, dict[str, Array]]:
-    """Return the loss of a batch, and its gradient by the names of the parameters.
+                   x: Array, labels: Array) -> tuple[Array, dict[str, Array]]:
+    """Return the loss of a batch, a scalar array, and its gradient by the parameters' names.
 
     Parameters
     ----------
@@ -46,7 +47,7 @@ def value_and_grad(layers: Sequence[str], activation: str | None, params: Mappin
         grads[f"{layers[i]}.bias"] = array_namespace(d).sum(d, axis=0)
         if i:
             d = SLOPE[activation](_product(d, w[i]), h)         # δ ← (δ W) · f'
-    return float(value), grads
+    return value, grads
 
 
 # ----- activations, in place on the host, and their slopes times a gradient, from h = f(z) -----
@@ -82,7 +83,7 @@ SLOPE: dict[str | None, Callable] = {"tanh": _times_tanh_slope, "relu": _times_r
 def _outputs(x, w):
     """x Wᵀ."""
     if not on_host(x, w):
-        return x @ w.T
+        return product(x, w.T)
     y = np.empty((x.shape[0], w.shape[0]), x.dtype)
     _in_blocks(lambda outputs: np.matmul(x, w[outputs].T, out=y[:, outputs]), w.shape[0], x.size)
     return y
@@ -91,7 +92,7 @@ def _outputs(x, w):
 def _product(a, b):
     """a @ b; of δᵀ and h the same thread has the rows of ∂W that it had of W, mostly."""
     if not on_host(a, b):
-        return a @ b
+        return product(a, b)
     out = np.empty((a.shape[0], b.shape[1]), a.dtype)
     _in_blocks(lambda rows: np.matmul(a[rows], b, out=out[rows]), a.shape[0], b.size)
     return out

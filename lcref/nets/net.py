@@ -14,7 +14,7 @@ from array_api_compat import array_namespace, is_array_api_obj
 from autograd.core import VJPNode, backward_pass
 from autograd.tracer import getval, new_box, trace_stack
 
-from ..blocks import floats
+from ..blocks import floats, on_host
 from ..inputs import NUMBERS, array_of, named_arrays, real_array, together
 from .devices import register
 from .layers import softmax_cross_entropy
@@ -101,7 +101,7 @@ class Net:
     function: Callable[[Params, Array, Training | None], Array]
     draw: Callable[[str, tuple[int, ...], np.random.Generator], np.ndarray] = he_normal
     random: bool = False
-    value_and_grad: Callable[[Params, Array, Array], tuple[float, Params]] | None = None
+    value_and_grad: Callable[[Params, Array, Array], tuple[Array, Params]] | None = None
 
     @property
     def weights(self) -> list[str]:
@@ -272,7 +272,8 @@ def value_and_grad(net: Net) -> Callable[..., tuple[float, Params, Params]]:
     -------
     callable
         f(params, x, labels, rng=None), of one batch in training: `rng` is drawn from, and
-        needed, where the net is random. The gradients are a dict of new arrays with the names,
+        needed, where the net is random. The loss is a float, on a device a scalar array there, so
+        that nothing waits for it. The gradients are a dict of new arrays with the names,
         shapes and dtypes of the parameters but the running statistics; the statistics are their
         new values, an empty dict where a net has none.
 
@@ -293,6 +294,7 @@ def value_and_grad(net: Net) -> Callable[..., tuple[float, Params, Params]]:
             value, grads = net.value_and_grad(params, x, labels)
         else:
             value, grads = _by_autograd(net, params, x, labels, training)
+        value = float(value) if on_host(value) else value
         return value, {name: grads[name] for name in trained}, training.statistics
     return f
 
@@ -305,7 +307,7 @@ def _by_autograd(net, params, x, labels, training):
                   for name, p in params.items()}
         value = loss(net, leaves, x, labels, training)
     backward_pass(1.0, value._node)
-    return float(getval(value)), grads
+    return getval(value), grads
 
 
 def evaluate(net: Net, params: Params, x: Array, labels: Array, batch: int = 1000,

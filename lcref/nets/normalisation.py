@@ -9,6 +9,7 @@ from array_api_compat import array_namespace
 from autograd.extend import defvjp, defvjp_argnums, primitive
 
 from ..blocks import channel_sums, in_rows, on_host, over_images, sum_over_pixels, workspace
+from ..cuda import fused
 from ..inputs import array_of, together
 
 __all__ = ["batch_norm", "batch_norm_train", "batch_statistics", "local_response_norm"]
@@ -60,11 +61,12 @@ def batch_statistics(x):
     In two passes, for the one-pass formula E[x²] − E[x]² cancels. Sums over blocks of images are
     added up in float64. Not differentiated: `batch_norm_train` knows its own statistics.
     """
-    xp, n = array_of(x, axes=(4,)), math.prod(x.shape[:3])
+    array_of(x, axes=(4,))
+    n = math.prod(x.shape[:3])
     together(n > 0, x=x)
     mean = sum_over_pixels(x) / n
     if not on_host(x):
-        return mean, xp.mean((x - mean) ** 2, axis=(0, 1, 2))
+        return mean, sum_over_pixels(_square(x, mean)) / n
     m = _tiled(mean, x)
 
     def squares(block):
@@ -169,6 +171,28 @@ def _neighbours(x, size):
     return total
 
 
+# ---- on a device, each one kernel
+
+@fused
+def _line(x, mean, slope, beta):
+    return (x - mean) * slope + beta
+
+
+@fused
+def _square(x, mean):
+    return (x - mean) * (x - mean)
+
+
+@fused
+def _times(g, x, mean):
+    return g * (x - mean)
+
+
+@fused
+def _slope(g, x, mean, a, b, c):
+    return a * g - b * (x - mean) - c
+
+
 # ---- in blocks of images; a row is (width · channels,), long enough for a fast inner loop
 
 
@@ -195,7 +219,7 @@ def _checked(x, gamma, beta, mean, var, eps):
 def _normalised(x, mean, slope, beta):
     """slope (x − m) + β."""
     if not on_host(x, mean):
-        return (x - mean) * slope + beta
+        return _line(x, mean, slope, beta)
     out, (m, s, b) = np.empty(x.shape, x.dtype), (_tiled(c, x) for c in (mean, slope, beta))
 
     def work(block):
@@ -210,8 +234,7 @@ def _normalised(x, mean, slope, beta):
 def _sums(g, x, mean):
     """(Σ g, Σ g (x − m)), by channel."""
     if not on_host(g, x):
-        xp = array_namespace(g)
-        return xp.sum(g, axis=(0, 1, 2)), xp.sum(g * (x - mean), axis=(0, 1, 2))
+        return sum_over_pixels(g), sum_over_pixels(_times(g, x, mean))
     m = _tiled(mean, x)
 
     def work(block):
@@ -224,7 +247,7 @@ def _sums(g, x, mean):
 def _combined(g, x, mean, a, b, c):
     """a g − b (x − m) − c."""
     if not on_host(g, x):
-        return a * g - b * (x - mean) - c
+        return _slope(g, x, mean, a, b, c)
     out, (m, a, b, c) = np.empty(x.shape, x.dtype), (_tiled(v, x) for v in (mean, a, b, c))
 
     def work(block):

@@ -144,7 +144,7 @@ def test_a_step_where_the_arrays_live_equals_numpys_within_rounding(name, dtype)
     value, *dicts = f(there, on_device(x), on_device(labels), np.random.default_rng(5))
     exact, *expected = f(params, x, labels, np.random.default_rng(5))
     u = float(np.finfo(dtype).eps)
-    assert value == pytest.approx(exact, rel=1000 * u)
+    assert float(value) == pytest.approx(exact, rel=1000 * u)
     for one, other in zip(dicts, expected, strict=True):
         assert sorted(one) == sorted(other)
         scale = max((np.linalg.norm(e) for e in other.values()), default=0)
