@@ -404,7 +404,8 @@ REST = [
         lambda x: verify.certify({"fc": x}, W, "prune(kappa=2)"),
         lambda x: verify.certify(W, x, "prune(kappa=2)"),
         lambda x: verify.certify({"fc": W}, {"fc": x}, "prune(kappa=2)"))),
-    Row("verify.check", "fn", lambda x: verify.check(x, "l0_ball"), takes="objects")]
+    Row("verify.check", "fn", lambda x: verify.check(x, "l0_ball"), takes="objects"),
+    Row("verify.on_device", "fn", lambda x: verify.on_device(x, "strict"), takes="objects")]
 
 MATRIX_OF_ROWS = [*PROJECTIONS, *BOOKS, *C_STEPS, *LOOP, *PARTS, *L_STEPS, *NETS, *REST]
 ARRAYS = [row for row in MATRIX_OF_ROWS if row.takes not in ("objects", "budget")]

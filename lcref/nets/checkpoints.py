@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_array_api_obj
 
-from ..inputs import NUMBERS, array_of, named_arrays
+from ..inputs import NUMBERS, array_of, named_arrays, on_the_host
 from ..tensors import read_npz, read_tensors
 from .net import Net
 
@@ -63,7 +64,7 @@ def _writable(array, name):
 
 
 def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
-    """Write arrays by name to an .npz file, whole or not at all.
+    """Write arrays by name, from any device, to an .npz file, whole or not at all.
 
     Raises
     ------
@@ -77,5 +78,6 @@ def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
         with zipfile.ZipFile(part, "w") as archive:
             for name, array in params.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    array = on_the_host(array) if is_array_api_obj(array) else array
                     np.lib.format.write_array(member, np.asarray(array), allow_pickle=False)
         os.replace(part, file)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..inputs import did_you_mean, whole
+from .elsewhere import OnDevice
 from .kinds import Kind, kind_of
 from .properties import Property, Unseen, Violation, properties_of
 from .report import EXPECTED, FAILED, NOT_CLAIMED, PASSED, SKIPPED, Report, Result, snippet
@@ -126,6 +127,9 @@ def _how(fn):
 def _call(fn, kind):
     """(the line before a call, the thing called) as code that runs when pasted."""
     line, name = _how(fn)
+    if isinstance(fn, OnDevice):
+        start = f"from lcref.verify import on_device\nanswer = on_device({name}, {fn.place.name!r})"
+        return f"{line}\n{start}", "answer"
     if not isinstance(fn, Program):
         return line, name
     sum_of = f", {kind.compression!r}" if kind.compression else ""
