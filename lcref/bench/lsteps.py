@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from .. import nets
+from ..devices import Device, device
 from ..inputs import did_you_mean
 from ..lsteps import SGD
-from .timing import in_fresh_process, medians, peak_so_far
+from .timing import finished, in_fresh_process, medians, peak_so_far
 
 __all__ = ["LStep", "TASKS", "l_step"]
 
@@ -29,21 +30,22 @@ class LStep:
     """Milliseconds a batch, medians of the turns, and peak memory in MB, of one net.
 
     `step_mb` is the part of the peak that came after the libraries were loaded. What PyTorch
-    would show is None where it is not installed.
+    would show is None where it is not installed or does not run on the device, and memory where
+    that is not the host.
     """
 
     net: str
     batch: int
     lcref_ms: float
-    lcref_mb: float
-    lcref_step_mb: float
+    lcref_mb: float | None = None
+    lcref_step_mb: float | None = None
     torch_ms: float | None = None
     torch_mb: float | None = None
     torch_step_mb: float | None = None
     ratio: float | None = None
 
 
-def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
+def l_step(name: str, threads: int = 1, turns: int = 7, where: str = "cpu") -> LStep:
     """Compare the L step of one net with PyTorch's.
 
     Parameters
@@ -53,6 +55,8 @@ def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
         Of each of the two.
     turns : int, at least 1
         How many times each has its turn, after one that is not counted.
+    where : str
+        The device of `lcref.devices` on which both run; PyTorch on the host or a GPU.
 
     Raises
     ------
@@ -66,19 +70,28 @@ def l_step(name: str, threads: int = 1, turns: int = 7) -> LStep:
     known_net(name)
     if turns < 1:
         raise ValueError(f"turns must be at least 1, got {turns}")
-    has_torch, batch = find_spec("torch") is not None, TASKS[name][1]
+    here, batch = device(where), TASKS[name][1]
+    kinds = ["lcref", "torch"] if has_torch(here) else ["lcref"]
     with nets.threads(threads):
-        steps = [_lcref_step(name, threads)] + (
-            [_torch_step(name, threads)] if has_torch else [])
-        times = medians(steps, turns, adapt=False)
-    peaks = [_peak(kind, name, threads) for kind in ("lcref", "torch")[:1 + has_torch]]
-    milliseconds = [1e3 * t / TASKS[name][2] for t in times]
-    (mb, step_mb), *theirs = peaks
-    row = LStep(name, batch, milliseconds[0], mb, step_mb)
-    for torch_mb, torch_step_mb in theirs:
-        row = replace(row, torch_ms=milliseconds[1], torch_mb=torch_mb,
-                      torch_step_mb=torch_step_mb, ratio=milliseconds[0] / milliseconds[1])
+        steps = [STEPS[kind](name, threads, here) for kind in kinds]
+        times = medians([finished(step, here) for step in steps], turns, adapt=False)
+    row = LStep(name, batch, *(1e3 * t / TASKS[name][2] for t in times[:1]))
+    if here.kind == "cpu":
+        peaks = [_peak(kind, name, threads) for kind in kinds]
+        row = replace(row, **{f"{kind}_{what}": value for kind, both in zip(kinds, peaks)
+                              for what, value in zip(("mb", "step_mb"), both)})
+    for t in times[1:]:
+        row = replace(row, torch_ms=1e3 * t / TASKS[name][2], ratio=times[0] / t)
     return row
+
+
+def has_torch(here: Device) -> bool:
+    """Whether PyTorch is installed, and computes on a device."""
+    if here.kind == "strict" or find_spec("torch") is None:
+        return False
+    import torch
+
+    return here.kind == "cpu" or torch.cuda.device_count() > here.number
 
 
 def known_net(name: str) -> None:
@@ -97,8 +110,9 @@ def _problem(name):
     return net, params, targets, x, rng.integers(0, 10, batch * batches)
 
 
-def _lcref_step(name, threads):
-    net, params, targets, x, labels = _problem(name)
+def _lcref_step(name, threads, here=Device("cpu")):
+    net, *arrays = _problem(name)
+    params, targets, x, labels = map(here.put, arrays)
     sgd = SGD(nets.value_and_grad(net), x, labels, lr=RATE, momentum=MOMENTUM,
               batch=TASKS[name][1], epochs=1, decay=1.0)
     state = None
@@ -112,19 +126,20 @@ def _lcref_step(name, threads):
 # ---- PyTorch
 
 
-def _torch_step(name, threads):
+def _torch_step(name, threads, here=Device("cpu")):
     import torch
 
     torch.set_num_threads(threads)
     net, params, targets, x, labels = _problem(name)
-    x, labels = torch.from_numpy(x), torch.from_numpy(labels)
-    p: dict[str, Any] = {key: torch.from_numpy(value.copy()) for key, value in params.items()}
-    target = {key: torch.from_numpy(value) for key, value in targets.items()}
+    x, labels = (torch.from_numpy(a).to(here.name) for a in (x, labels))
+    p: dict[str, Any] = {key: torch.from_numpy(value.copy()).to(here.name)
+                         for key, value in params.items()}
+    target = {key: torch.from_numpy(value).to(here.name) for key, value in targets.items()}
     trained = [p[key].requires_grad_() for key in p if key not in net.statistics]
     update = torch.optim.SGD(trained, lr=RATE, momentum=MOMENTUM, nesterov=True)
 
     def step():
-        order = torch.randperm(len(x))
+        order = torch.randperm(len(x), device=here.name)
         for i in range(0, len(x), TASKS[name][1]):
             rows = order[i:i + TASKS[name][1]]
             update.zero_grad()
@@ -172,6 +187,10 @@ TORCH_NETS: dict[str, Callable[..., Any]] = {
     "lenet300": _torch_lenet300, "lenet5": _torch_lenet5, "resnet20": _torch_resnet20}
 
 
+STEPS: dict[str, Callable[..., Callable[[], None]]] = {
+    "lcref": _lcref_step, "torch": _torch_step}
+
+
 # ---- memory
 
 
@@ -187,6 +206,6 @@ def _measure_peak(kind, name, threads):
         torch.ones(1)
     before = peak_so_far()
     with nets.threads(threads):
-        (_lcref_step if kind == "lcref" else _torch_step)(name, threads)()
+        STEPS[kind](name, threads)()
     peak = peak_so_far()
     return peak, peak - before

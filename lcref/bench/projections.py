@@ -4,18 +4,21 @@ import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace, is_numpy_array
 from threadpoolctl import threadpool_limits
 
+from ..devices import Device, device, host
 from ..inputs import did_you_mean, one_of
 from ..parts import Array
 from ..tolerance import objective_slack, squared_norm, wide
 from .cases import BY_NAME
 from .peers import PEERS, Peer
-from .timing import (PAUSE, beyond, free_memory, in_fresh_process, limited, medians, peak_so_far,
-                     seconds, traced_peak)
+from .timing import (PAUSE, beyond, finished, free_memory, in_fresh_process, limited, medians,
+                     peak_so_far, seconds, traced_peak)
 
 __all__ = ["PeerTiming", "Timing", "exponent", "time_projection"]
 
@@ -67,7 +70,7 @@ class Timing:
 
 
 def time_projection(name: str, n: int, dtype: str = "float64", threads: int = 1, turns: int = 7,
-                    peers: bool = True) -> Timing:
+                    peers: bool = True, where: str = "cpu") -> Timing:
     """Time one projection beside one sort, one copy and its peers, all in turns.
 
     Parameters
@@ -82,6 +85,9 @@ def time_projection(name: str, n: int, dtype: str = "float64", threads: int = 1,
         Of calls of up to a second; slower ones have three, and one over 5 seconds has one.
     peers : bool
         Whether the other libraries are called.
+    where : str
+        The device of `lcref.devices` on which w is, the sort and the copy are made, and no peer is
+        called.
 
     Returns
     -------
@@ -89,7 +95,8 @@ def time_projection(name: str, n: int, dtype: str = "float64", threads: int = 1,
         `memory` counts w and the arrays that one call holds at its peak, its result included, as
         NumPy reports them to `tracemalloc`: (peak + bytes of w) / bytes of w. LAPACK's workspace
         is not among them; `process_memory`, of matrices of 10⁶ entries or more, is the same ratio
-        by the peak of a fresh process in which nothing else happens, and counts all.
+        by the peak of a fresh process in which nothing else happens, and counts all. Both are
+        None of a device, whose memory neither sees.
 
     Raises
     ------
@@ -101,14 +108,15 @@ def time_projection(name: str, n: int, dtype: str = "float64", threads: int = 1,
     one_of(dtype, "dtype", ("float32", "float64"))
     if min(n, turns) < 1:
         raise ValueError(f"n and turns must be at least 1, got {n} and {turns}")
-    case = BY_NAME[name]
+    case, here = BY_NAME[name], device(where)
     with limited(threads):
-        reason = _too_much(case, n, dtype)
+        reason = _too_much(case, n, dtype, here)
         if reason:
             return Timing(name, case.function, n, dtype, left_out=reason)
         others = PEERS.get(case.function, ()) if peers else ()
-        timing = _measured(case, case.data(n, dtype), others, turns, PAUSE * (threads > 1))
-    if not case.matrix or n < LARGE:
+        timing = _measured(case, case.data(n, dtype), others, turns, PAUSE * (threads > 1),
+                           here)
+    if here.kind != "cpu" or not case.matrix or n < LARGE:
         return timing
     peak = in_fresh_process(process_peak, name, n, dtype, threads)
     return Timing(**{**vars(timing), "process_memory": peak})
@@ -123,24 +131,28 @@ def exponent(points: Iterable[tuple[float, float]]) -> float | None:
 # ---- what would take too long
 
 
-def _called(call, case, m, dtype):
+def _called(call, case, m, dtype, here=Device("cpu")):
     """The call on data of size m, without the making of these."""
     w = case.data(m, dtype)
-    arguments = case.arguments(w)
-    return lambda: call(w, *arguments)
+    there, arguments = here.put(w), map(here.put, case.arguments(w))
+    return finished(partial(call, there, *arguments), here)
 
 
-def _too_much(case, n, dtype):
+def _too_much(case, n, dtype, here):
     """Why lcref's own call is not made, from calls on less data; "" where it is."""
-    if beyond(lambda m: traced_peak(_called(case.call, case, m, dtype)), n, free_memory()):
+    def called(m):
+        return _called(case.call, case, m, dtype, here)
+    if here.kind == "cpu" and beyond(lambda m: traced_peak(called(m)), n, free_memory()):
         return "would need more memory than is free"
-    if beyond(lambda m: seconds(_called(case.call, case, m, dtype)), n, OWN_PATIENCE):
+    if beyond(lambda m: seconds(called(m)), n, OWN_PATIENCE):
         return f"would take over {OWN_PATIENCE:.0f} s"
     return ""
 
 
-def _why_not(peer, case, n, dtype):
+def _why_not(peer, case, n, dtype, here):
     """Why a peer is not called, "" where it is."""
+    if here.kind != "cpu":
+        return f"takes no arrays on {here.name}"
     if not peer.installed:
         return "not installed"
     try:
@@ -179,23 +191,35 @@ class _Run:
             self.answer = answer if self.answer is None else self.answer
 
 
-def _measured(case, w, peers, turns, pause):
-    arguments = case.arguments(w)
-    magnitudes, parts = np.abs(w).ravel(), []
-    peak = traced_peak(lambda: parts.append(case.call(w, *arguments)))
+def _measured(case, w, peers, turns, pause, here):
+    arguments, parts = case.arguments(w), []
+    there, given = here.put(w), list(map(here.put, arguments))
+    peak = traced_peak(lambda: parts.append(case.call(there, *given)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")     # of the peers
-        runs = [_Run(peer, w, arguments, _why_not(peer, case, w.size, str(w.dtype)))
+        runs = [_Run(peer, w, arguments, _why_not(peer, case, w.size, str(w.dtype), here))
                 for peer in peers]
-        calls = [lambda: case.call(w, *arguments), lambda: np.sort(magnitudes), w.copy]
+        calls = [finished(call, here) for call in (partial(case.call, there, *given),
+                                                   *_units(there))]
         own, sort, copy, *others = medians([*calls, *runs], turns, pause=pause)
-    theta = parts[0].decompress()
+    theta = host(parts[0].decompress())
     objective = _objective(case, w, theta, arguments)
     slack = objective_slack(w, theta)
+    memory = 1 + peak / w.nbytes if here.kind == "cpu" else None
     return Timing(case.name, case.function, w.size, str(w.dtype), own, sort, copy, own / sort,
-                  own / copy, 1 + peak / w.nbytes, None, objective,
+                  own / copy, memory, None, objective,
                   tuple(_judged(run, case, t, own, objective, slack)
                         for run, t in zip(runs, others)))
+
+
+def _units(w):
+    """One sort of abs(w) and one copy of w, where w is."""
+    if is_numpy_array(w):
+        magnitudes = np.abs(w).ravel()
+        return lambda: np.sort(magnitudes), w.copy
+    xp = array_namespace(w)
+    magnitudes = xp.reshape(xp.abs(w), (-1,))
+    return lambda: xp.sort(magnitudes, stable=False), lambda: xp.asarray(w, copy=True)
 
 
 def _objective(case, w, theta, arguments):

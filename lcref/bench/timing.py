@@ -15,6 +15,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from ..devices import Device
+
 PAUSE = 0.05        # seconds in which threads that wait for more work of the other stop spinning
 QUICK = 0.005       # a turn repeats what takes less until it lasts that long,
 REPEATS = 50        # or so often
@@ -50,6 +52,18 @@ def seconds(call: Callable[[], Any], repeats: int = 1) -> float:
     for _ in range(repeats):
         call()
     return (time.perf_counter() - begin) / repeats
+
+
+def finished(call: Callable[[], Any], here: Device) -> Callable[[], Any]:
+    """The call, and the wait until what it began is done: a GPU's caller goes on meanwhile."""
+    if here.kind != "cuda":
+        return call
+    import cupy
+
+    def done():
+        call()
+        cupy.cuda.Device(here.number).synchronize()     # PyTorch's streams too
+    return done
 
 
 def taking_turns(calls: Sequence[Callable], turns: int, adapt: bool = True,

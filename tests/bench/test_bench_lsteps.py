@@ -84,7 +84,7 @@ def test_milliseconds_are_those_of_one_batch_in_the_median_turn(no_torch, monkey
 
     def step():
         clock[0] += next(lasts)
-    monkeypatch.setattr(bench, "_lcref_step", lambda name, threads: step)
+    monkeypatch.setitem(bench.STEPS, "lcref", lambda name, threads, here: step)
     monkeypatch.setattr(bench, "_peak", lambda *_: (1.0, 0.5))
     monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     assert bench.l_step("lenet300", turns=3).lcref_ms == pytest.approx(3000 / 40)   # of 40 batches
