@@ -24,8 +24,8 @@ Cell = dict[str, Any]
 PARSER = argparse.ArgumentParser(add_help=False)
 add_job_flags(PARSER)
 # Options of the command, and what makes no result.
-REFUSED = ("checkpoint-minutes", "data-dir", "debug", "json", "out", "quiet", "reference", "resume",
-           "threads")
+REFUSED = ("checkpoint-minutes", "data-dir", "debug", "device", "json", "out", "quiet",
+           "reference", "resume", "threads")
 FLAGS = {name: action for action in PARSER._actions
          if (name := action.option_strings[0].removeprefix("--")) not in REFUSED}
 OF_REFERENCE = ("activation", "augment", "batch", "data", "epoch-decay", "hold-out", "lr",
@@ -105,11 +105,11 @@ def _kind(compression):
         compression).__name__.lower()
 
 
-def check(cell: Cell, data_dir: Path | None = None) -> None:
+def check(cell: Cell, data_dir: Path | None = None, device: str = "cpu") -> None:
     """Raise ValueError or OSError for what can be seen to be wrong before any training."""
     from .experiment import prepare
     args = arguments(cell)
-    args.data_dir = data_dir
+    args.data_dir, args.device = data_dir, device
     prepare(args)
 
 
@@ -117,22 +117,22 @@ def check(cell: Cell, data_dir: Path | None = None) -> None:
 
 
 def run_cell(cell: Cell, references: Path, data_dir: Path | None = None,
-             threads: int = 1) -> dict[str, Any]:
+             threads: int = 1, device: str = "cpu") -> dict[str, Any]:
     """Return what `lcref compress --json` prints for a cell, or "error" and "traceback"."""
-    return _caught(_measure, cell, references, data_dir, threads)
+    return _caught(_measure, cell, references, data_dir, threads, device)
 
 
 def train_reference(cell: Cell, references: Path, data_dir: Path | None = None,
-                    threads: int = 1) -> dict[str, Any]:
+                    threads: int = 1, device: str = "cpu") -> dict[str, Any]:
     """Write the reference net of a cell; return nothing, or "error" and "traceback"."""
-    return _caught(_train, cell, references, data_dir, threads)
+    return _caught(_train, cell, references, data_dir, threads, device)
 
 
-def _caught(work, cell, references, data_dir, threads):
+def _caught(work, cell, references, data_dir, threads, device):
     try:
         with ALONE:
             args = arguments(cell)
-            args.data_dir, args.threads = data_dir, threads
+            args.data_dir, args.threads, args.device = data_dir, threads, device
             return work(args, references / f"{reference_key(cell)}.npz")
     except Exception as error:
         return failure(error)

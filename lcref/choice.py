@@ -109,7 +109,9 @@ def settings_of(cell, without=()) -> str:
 
 def command(cell) -> str:
     """The command that makes the model of a cell again, in a folder named after its key."""
-    parts = ["lcref compress", settings_of(cell), f"--out model-{cell['key'][:8]}"]
+    where = cell.get("result", {}).get("settings", {}).get("device", "cpu")
+    parts = ["lcref compress", settings_of(cell), f"--device {where}" * (where != "cpu"),
+             f"--out model-{cell['key'][:8]}"]
     return " ".join(filter(None, parts))
 
 

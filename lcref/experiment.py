@@ -14,6 +14,7 @@ from tqdm import tqdm
 from . import data, lc, nets, resume, storage
 from .budgets import check_budget
 from .compressions import Task
+from .devices import device, host
 from .flags import COMPRESSION
 from .folder import naming, to_disk
 from .loop_inputs import disjoint_tasks
@@ -142,6 +143,7 @@ def prepare(args):
     disjoint_tasks(params, tasks)
     for task in tasks:
         check_budget(task.compression, {name: params[name] for name in task.names})
+    params = device(args.device).put(params)
     return _with_training(args, dataset, held, net, params, tasks, schedule)
 
 
@@ -165,7 +167,7 @@ def _with_training(args, dataset, held, net, params, tasks, schedule):
                  **common)
     epochs = l_step.first_epochs + (args.steps - 1) * args.epochs
     epochs += 0 if args.reference else args.reference_epochs
-    progress.total = epochs * -(-len(dataset.x_train) // args.batch)
+    progress.total = epochs * -(-dataset.x_train.shape[0] // args.batch)
     return Job(args, dataset, held, net, params, tasks, schedule, progress, train, l_step)
 
 
@@ -265,10 +267,10 @@ def _write_all(out, packed, *result):
 def _write(folder, summary, reference, result, job):
     """history.json, the weights, and the pictures."""
     from . import plots
-    history = {**summary, "steps": result.history}
+    history, reference = {**summary, "steps": result.history}, host(reference)
     (folder / "history.json").write_text(json.dumps(history, indent=1) + "\n")
     np.savez(folder / "reference.npz", **reference)
-    np.savez(folder / "compressed.npz", **result.params)
+    np.savez(folder / "compressed.npz", **host(result.params))
     plots.path_figure(result.history, summary["reference"], summary["direct"],
                       folder / "path.png")
     for i, task in enumerate(job.tasks):
@@ -289,7 +291,7 @@ def _parts_by_tensor(task, theta):
     terms = getattr(task.compression, "terms", (task.compression,))
     rows = []
     for term, part in zip(terms, theta.parts if len(terms) > 1 else (theta,)):
-        dense = part.decompress()
+        dense = host(part.decompress())
         dense = dense if isinstance(dense, dict) else {task.names[0]: dense}
         inner = next(iter(part.parts.values())) if hasattr(part, "parts") and isinstance(
             part.parts, dict) else part

@@ -4,6 +4,8 @@ import argparse
 import math
 from pathlib import Path
 
+from .devices import named
+
 # What may differ where a run goes on; of the reference the weights may not.
 FREE = ("checkpoint_minutes", "data_dir", "debug", "json", "quiet", "reference", "threads")
 COMPRESSION = "each(quantize(k=2)) + prune(keep=0.01)"
@@ -50,6 +52,14 @@ def path(text):
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("an empty path, or one with a NUL")
     return Path(text)
+
+
+def device(text):
+    """The name of a device; whether it is there is looked at when the command runs."""
+    try:
+        return named(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def flag(group, name, text, default=None, **options):
@@ -105,6 +115,13 @@ def add_threads(group, text="cores to use; a run repeats bit for bit with any nu
     flag(group, "--threads", text, 1, type=THREADS, metavar="N")
 
 
+def add_device(group, what="where all of it is computed"):
+    """--device."""
+    flag(group, "--device", f"{what}: cpu; cuda, or cuda:N for the GPU of that number (pip install "
+         "'lcref[cuda]'); strict, array_api_strict's second device: slow, proves that nothing runs "
+         "on the host unasked; needs array-api-strict", "cpu", type=device, metavar="WHERE")
+
+
 def add_compression_flags(group):
     """What is compressed, and how it is stored."""
     flag(group, "--compress", "compression of all weight matrices together (default: "
@@ -145,6 +162,7 @@ def add_sgd_flags(group):
                        "(cifar10)")
     flag(group, "--seed", "of the initial weights and of the batches", 0, type=COUNT, metavar="N")
     add_threads(group)
+    add_device(group)
 
 
 def add_job_flags(verb):

@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 
 from . import __version__, lc
 from .compressions import Task
+from .devices import device
 from .flags import FREE
 from .folder import SETTINGS, Folder, read_settings, same
 from .loop_inputs import Diverged
+from .tree import placed
 
 __all__ = ["Record", "Stopped", "arguments", "blaming", "compress", "opened", "settings_of"]
 
@@ -56,6 +59,8 @@ class Record:
         How often `pause` writes a checkpoint.
     resume : bool
         Go on from the last checkpoint in the folder, where there is one.
+    put : callable, optional
+        What puts a NumPy array where the run computes.
 
     Attributes
     ----------
@@ -64,11 +69,13 @@ class Record:
     """
 
     def __init__(self, folder: Folder | None = None, run: dict[str, Any] | None = None,
-                 minutes: float = 10.0, resume: bool = False):
+                 minutes: float = 10.0, resume: bool = False,
+                 put: Callable[[np.ndarray], Any] | None = None):
         self.folder, self.run, self.minutes = folder, run or {}, minutes
         self.now: dict[str, Any] = {}
         if folder and resume:
-            self.now = folder.goes_on(self.run) or {}
+            now = folder.goes_on(self.run) or {}
+            self.now = placed(now, put) if put else now
         elif folder:
             folder.begin(self.run)
         self.signal: int | None = None
@@ -115,7 +122,7 @@ class Record:
         due = time.monotonic() - self.written >= 60 * self.minutes
         if due or self.signal:
             params, state = make()
-            if all(np.isfinite(p).all() for p in params.values()):
+            if all(map(_finite, params.values())):
                 self.write(params=params, state=state)
             self._stop()
 
@@ -156,6 +163,11 @@ class Record:
         return f"lcref {self.run.get('command', 'compress')} --resume {path}"
 
 
+def _finite(array):
+    xp = array_namespace(array)
+    return bool(xp.all(xp.isfinite(array)))
+
+
 def settings_of(args: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The flags that make the result, and ("also") those that may differ, as JSON has them."""
     plain = {name: str(value) if isinstance(value, Path) else value
@@ -171,7 +183,8 @@ def opened(args: Any, run: dict[str, Any]) -> Iterator[Record]:
         yield Record()
         return
     with Folder(args.out, settings_of(args)[1]) as folder:
-        record = Record(folder, run, args.checkpoint_minutes, args.resume is not None)
+        record = Record(folder, run, args.checkpoint_minutes, args.resume is not None,
+                        device(args.device).put)
         with record.watching():
             yield record
 
@@ -255,7 +268,7 @@ def compress(record: Record, reference: Params, tasks: Sequence[Task], l_step: l
         Its `now` says where to go on. What else is in it stays there.
     reference, tasks, l_step, schedule, evaluate, on_step
         Those of `lcref.compress`. So that checkpoints are written inside an L step too, give
-        `record.pause` to SGD. The arrays are NumPy's.
+        `record.pause` to SGD. The arrays are where the record puts them.
 
     Returns
     -------

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from . import __version__
 from .cells import check, failure, key, kind, reference_key, run_cell, train_reference
 from .design import Design
+from .devices import named
 from .executors import Processes, cores
 from .folder import Folder, path_of, write_whole
 from .inputs import whole
@@ -53,8 +54,9 @@ class Counts:
 
 
 def sweep(design: Design, out: Path, executor: Executor | None = None, *,
-          data_dir: Path | None = None, threads: int = 1, workers: int | None = None,
-          retry_failed: bool = False, progress: bool = True) -> Counts:
+          data_dir: Path | None = None, threads: int = 1, device: str = "cpu",
+          workers: int | None = None, retry_failed: bool = False,
+          progress: bool = True) -> Counts:
     """Run every cell of a design that has no result yet.
 
     Parameters
@@ -65,8 +67,9 @@ def sweep(design: Design, out: Path, executor: Executor | None = None, *,
     executor : Executor, optional
         Any of concurrent.futures' kind; without one, processes of this machine. In one process
         cells run one after another. Of dask take `client.get_executor(pure=False)`.
-    data_dir, threads
-        As of `lcref compress`, of every cell.
+    data_dir, threads, device
+        As of `lcref compress`, of every cell. All cells in a folder are of one kind of device, for
+        their last bits depend on it.
     workers : int, optional
         How many cells run at a time; without it as many as there are cores, or 32 of an executor.
     retry_failed : bool
@@ -82,7 +85,8 @@ def sweep(design: Design, out: Path, executor: Executor | None = None, *,
     Raises
     ------
     ValueError
-        Another process or version of lcref is at work in the folder, or the first cell is wrong.
+        Another process or version of lcref is at work in the folder; its results are of another
+        kind of device; or the first cell is wrong.
     OSError
         The folder cannot be written to, or the executor is broken. Results are kept.
 
@@ -95,7 +99,7 @@ def sweep(design: Design, out: Path, executor: Executor | None = None, *,
     own = Processes(workers or cores()) if executor is None else None
     try:
         return _sweep(design, out, own or executor, data_dir, threads, retry_failed, progress,
-                      len(own.last) if own else 2 * (workers or 32))
+                      len(own.last) if own else 2 * (workers or 32), device=named(device))
     finally:
         if own:
             own.shutdown()
@@ -112,27 +116,27 @@ def _checked(design, out, executor, threads, workers):
     return path_of(out, "out")
 
 
-def _check(design, data_dir):
+def _check(design, data_dir, device):
     """Raise the error of the first cell, where it is wrong, before all fail by it."""
     try:
-        check(design[0], data_dir)
+        check(design[0], data_dir, device)
     except (ValueError, OSError) as error:
         raise ValueError(f"{design.name}: the first cell: {error}") from None
 
 
 def _sweep(design, out, executor, data_dir, threads, retry_failed, progress, window,
-           run=run_cell, train=train_reference):
+           run=run_cell, train=train_reference, device="cpu"):
     """The same, with at most `window` cells submitted, and functions for a cell and a reference."""
     begin, out = time.perf_counter(), Path(out).resolve()
     data_dir = data_dir and Path(data_dir).resolve()
     with Folder(out) as folder:
         folder.clear_scratch()
         if isinstance(executor, Processes):     # else the data may be where the workers are
-            _check(design, data_dir)
-        _begin(design, out)
+            _check(design, data_dir, device)
+        _begin(design, out, device)
         with _bar(len(design), progress) as bar:
             driver = _Driver(design, out, executor, window, retry_failed, bar, run, train,
-                             (out / "references", data_dir, threads))
+                             (out / "references", data_dir, threads, device))
             driver.drive()
     driver.counts.seconds = time.perf_counter() - begin
     return driver.counts
@@ -162,17 +166,22 @@ def _bar(cells, progress):
         "lcref sweep: {n_fmt} of {total_fmt} cells, {elapsed} gone, {remaining} left"))
 
 
-def _begin(design, out):
-    """Make the folder's parts, and note the design; ValueError where the version is another."""
+def _begin(design, out, device):
+    """Make the folder's parts, and note the design; ValueError where version or device differs."""
     file = out / "design.json"
-    versions = (read(file) or {}).get("versions")
+    before = read(file) or {}
+    versions, kind = before.get("versions"), device.partition(":")[0]
     there = versions.get("lcref") if isinstance(versions, dict) else __version__
     if there != __version__:
         raise ValueError(f"{out} has results of lcref {there}, and this is {__version__}: take "
                          "another folder")
+    if before.get("device", kind) != kind:
+        raise ValueError(f"{out} has results of --device {before['device']}, whose last bits are "
+                         f"not those of {kind}: take another folder")
     for part in ("cells", "references"):
         (out / part).mkdir(exist_ok=True)
-    _write(file, {"design": design.as_json(), "file": design.name, "versions": VERSIONS})
+    _write(file, {"design": design.as_json(), "file": design.name, "versions": VERSIONS,
+                  "device": kind})
 
 
 def _write(file, tree):

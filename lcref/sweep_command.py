@@ -34,8 +34,8 @@ def run(args) -> int:
         if workers == 0:
             return 0
         counts = sweep(design, args.out, executor, data_dir=args.data_dir, threads=args.threads,
-                       workers=workers or args.workers, retry_failed=args.retry_failed,
-                       progress=not args.quiet)
+                       device=args.device, workers=workers or args.workers,
+                       retry_failed=args.retry_failed, progress=not args.quiet)
     _say(args, f"{counts.cells} cells: {counts.run} run in {counts.seconds:.1f} s, "
          f"{counts.before} had results; {counts.failed} failed", asdict(counts))
     if counts.failed:
@@ -99,7 +99,7 @@ def _stopping(args):
 
 
 def _command(args):
-    options = [part for name in ("workers", "executor", "threads", "data_dir")
+    options = [part for name in ("workers", "executor", "threads", "device", "data_dir")
                if (value := getattr(args, name)) is not None
                for part in (f"--{name.replace('_', '-')}", str(value))]
     under = ["mpiexec", "-n", "N"] if args.executor == "mpi" else []

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import __version__, data, nets, resume, storage
+from .devices import device
 from .folder import naming, sha256, to_disk, write_whole
 from .inference import from_parts
 from .lsteps import LBFGS, SGD, Diverged
@@ -24,7 +26,27 @@ __all__ = ["about", "check_writable", "errors", "inputs_of_training", "problem",
 
 
 def problem(args) -> tuple[data.Dataset, nets.Net]:
-    """The data set and the net that the flags name, and the inputs in the net's shape."""
+    """The data set and the net that the flags name, and the inputs in the net's shape.
+
+    Its arrays are where --device says, bytes as bytes.
+    """
+    put, (dataset, net) = device(args.device).put, _loaded(args)
+    return _placed(dataset, put, "x_train", "y_train", "x_test", "y_test"), net
+
+
+def training_problem(args) -> tuple[data.Dataset, data.Dataset | None, nets.Net]:
+    """The same, with what --hold-out leaves of the training set, and what it holds out, if any."""
+    put, (dataset, net) = device(args.device).put, _loaded(args)
+    rest, held = dataset.split(args.hold_out) if args.hold_out else (dataset, None)
+    rest = _placed(rest, put, "x_train", "y_train", "x_test", "y_test")
+    if held:    # its training set, which is the whole, is not looked at: it is not put there twice
+        held = _placed(replace(held, x_train=rest.x_train, y_train=rest.y_train), put, "x_test",
+                       "y_test")
+    return rest, held, net
+
+
+def _loaded(args):
+    """The data set, on the host, and the net."""
     dataset = data.load(args.data, args.data_dir)
     usual = "relu" if args.net in CHOOSE else None
     activation = usual if args.activation is None else args.activation
@@ -33,10 +55,8 @@ def problem(args) -> tuple[data.Dataset, nets.Net]:
     return dataset.shaped(net.input_shape), net
 
 
-def training_problem(args) -> tuple[data.Dataset, data.Dataset | None, nets.Net]:
-    """The same, with what --hold-out leaves of the training set, and what it holds out, if any."""
-    dataset, net = problem(args)
-    return *(dataset.split(args.hold_out) if args.hold_out else (dataset, None)), net
+def _placed(dataset, put, *names):
+    return replace(dataset, **{name: put(getattr(dataset, name)) for name in names})
 
 
 def inputs_of_training(args, dataset: data.Dataset, net: nets.Net) -> dict[str, Any]:
@@ -97,10 +117,12 @@ def run_eval(args) -> int:
     if prepared not in (None, dataset.preprocessing):
         raise ValueError(f"{args.file} is for {dataset.name} as {prepared}, not as "
                          f"{dataset.preprocessing}")
-    params = read_params(args.file, net)
+    params = device(args.device).put(read_params(args.file, net))
     if args.from_parts:
         if model is None:
             raise ValueError(f"{args.file} is not a packed file: it has no parts")
+        if args.device != "cpu":
+            raise ValueError(f"--from-parts computes on the host: leave out --device {args.device}")
         params = from_parts(params, model.tasks, model.thetas)
     found = _evaluated(args, net, params, dataset)
     summary = {f"{part}_{what}": result[what] for part, result in found.items()
@@ -154,8 +176,8 @@ def run_train(args) -> int:
     with resume.blaming(args):
         _check(args)
         dataset, held, net = training_problem(args)
-        params = read_params(args.reference, net) if args.reference else net.init(
-            np.random.default_rng(args.seed))
+        params = device(args.device).put(read_params(args.reference, net) if args.reference else
+                                         net.init(np.random.default_rng(args.seed)))
         train = {"sgd": _sgd, "lbfgs": _lbfgs}[args.optimizer](args, dataset, net)
     run = run_of(args, dataset, net, params)
     with nets.threads(args.threads), resume.opened(args, run) as record:
@@ -188,16 +210,17 @@ def run_of(args, dataset: data.Dataset, net: nets.Net, params) -> dict[str, Any]
     return json.loads(json.dumps({
         "command": args.verb, "settings": resume.settings_of(args)[0], "versions": resume.VERSIONS,
         "net": {"name": net.name, "activation": net.activation, "shapes": net.shapes},
+        "device": device(args.device).facts,
         "data": {"name": dataset.name, "sha256": sha256(*arrays)},
         "reference": {"sha256": sha256(params)} if args.reference else None}))
 
 
 def about(args) -> dict[str, Any]:
-    """The settings and versions that made a result."""
+    """The settings, the GPU if any, and the versions that made a result."""
     left_out = (*resume.NEITHER, "json", "quiet", "debug", "checkpoint_minutes")
     settings = {name: str(value) if isinstance(value, Path) else value
                 for name, value in vars(args).items() if name not in left_out}
-    return {"settings": settings, "versions": {
+    return {"settings": settings, "device": device(args.device).facts, "versions": {
         "lcref": __version__, "numpy": np.__version__, "python": platform.python_version()}}
 
 
@@ -220,7 +243,7 @@ def _sgd(args, dataset, net):
     task = nets.value_and_grad(net), dataset.x_train, dataset.y_train
     SGD(*task, lr=args.lr, **settings)      # refuses settings that are out of their range
     bar = tqdm(unit="batch", disable=args.quiet or None, file=sys.stderr, leave=False,
-               total=args.epochs * -(-len(dataset.x_train) // args.batch), dynamic_ncols=True)
+               total=args.epochs * -(-dataset.x_train.shape[0] // args.batch), dynamic_ncols=True)
     sgd = SGD(*task, lr=rate, epochs=1, **settings | {"epoch_decay": 1.0},
               on_batch=lambda *_: bar.update())
 
@@ -235,7 +258,7 @@ def _epochs(args, dataset, net, sgd, bar, record, params):
     now, sgd.pause = record.now, record.pause
     params, state = now.pop("params", params), now.pop("state", None)
     history = now.setdefault("history", [])
-    bar.update(len(history) * -(-len(dataset.x_train) // args.batch))
+    bar.update(len(history) * -(-dataset.x_train.shape[0] // args.batch))
     for epoch in range(len(history), args.epochs):
         params, state, found = _one_epoch(args, sgd, params, state, epoch, record,
                                           lambda params: errors(net, params, dataset, "test"))
@@ -265,6 +288,9 @@ def _one_epoch(args, sgd, params, state, epoch, record, test):
 
 
 def _lbfgs(args, dataset, net):
+    if args.device != "cpu":
+        raise ValueError(f"--optimizer lbfgs computes on the host: leave out --device "
+                         f"{args.device}, or take SGD")
     if args.epochs < 1:
         raise ValueError("--epochs must be at least 1 for lbfgs")
     if net.random:

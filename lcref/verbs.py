@@ -3,7 +3,7 @@
 import importlib
 
 from .flags import (COUNT, NUMBER, POSITIVE, SOME, THREADS, WEIGHTS, add_checkpoint_flags,
-                    add_choice_flags, add_job_flags, add_net_flags, add_output_flags,
+                    add_choice_flags, add_device, add_job_flags, add_net_flags, add_output_flags,
                     add_result_flags, add_sgd_flags, add_threads, epochs, flag, path, sizes)
 from .text import kinds
 
@@ -59,6 +59,7 @@ def _sweep(verbs):
     flag(verb, "--workers", "processes on this machine (default: the cores)", type=THREADS,
          metavar="N")
     add_threads(verb, "cores to use in each cell; a result is the same with any number")
+    add_device(verb, "where every cell is computed; a folder has cells of one kind of device")
     flag(verb, "--data-dir", "as of lcref compress", type=path, metavar="DIR")
     verb.add_argument("--list", action="store_true", help="run nothing; print how many cells there "
                       "are, have results and failed, and the first few")
@@ -129,6 +130,7 @@ def _eval(verbs):
     verb.add_argument("--from-parts", action="store_true", help="of a packed file: multiply part "
                       "by part and add, without the dense weights; the same up to rounding")
     add_threads(verb)
+    add_device(verb)
     add_output_flags(verb, None)
 
 
@@ -178,6 +180,8 @@ def _bench(verbs):
     flag(verb, "--turns", "turns that are counted, of each; calls of over a second have three, "
          "over 5 seconds one", 7, type=SOME, metavar="N")
     add_threads(verb, "threads of each")
+    add_device(verb, "where projections, the sort, the copy and L steps are computed, on a GPU "
+               "beside PyTorch's L step there; other libraries are left out")
     add_output_flags(verb, "write bench.json, the tables as bench.md and the times against n as "
                      "times.png there")
 
@@ -203,6 +207,7 @@ def _verify(verbs):
     flag(verb, "--expect-fail", "a property that is known to fail, as NAME=reason; repeat it for "
          "more; one that passes fails", metavar="NAME=reason", action="append")
     flag(verb, "--time-limit", "seconds for one call", 10.0, type=POSITIVE, metavar="S")
+    add_device(verb, "where the function is handed its arrays, and may leave its answers")
     add_result_flags(verb)
 
 

@@ -17,15 +17,15 @@ def calls(out):
     return file.read_text().splitlines() if file.exists() else []
 
 
-def cell(cell, references, data_dir, threads):
+def cell(cell, references, data_dir, threads, device):
     note(references, f"cell {cell['seed']}")
     return {"seed": cell["seed"]}
 
 
-def slow(given, references, data_dir, threads):
+def slow(given, references, data_dir, threads, device):
     """A cell that takes a tenth of a second at least."""
     time.sleep(0.1)
-    return cell(given, references, data_dir, threads)
+    return cell(given, references, data_dir, threads, device)
 
 
 def blas_threads(_=None):
@@ -35,7 +35,7 @@ def blas_threads(_=None):
     return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
 
-def reference(cell, references, data_dir, threads):
+def reference(cell, references, data_dir, threads, device):
     """A reference net is an empty file: no real cell reads it."""
     from lcref.cells import reference_key
     note(references, f"reference {cell['seed']}")
@@ -43,37 +43,37 @@ def reference(cell, references, data_dir, threads):
     return {}
 
 
-def failing_reference(cell, references, data_dir, threads):
+def failing_reference(cell, references, data_dir, threads, device):
     note(references, f"reference {cell['seed']}")
     return {"error": "ValueError: no such net", "traceback": "the traceback"}
 
 
-def dies_once(given, references, data_dir, threads):
+def dies_once(given, references, data_dir, threads, device):
     """The cells of odd seeds kill their worker when they run for the first time."""
     seed = given["seed"]
     first = f"cell {seed}" not in calls(references.parent)
-    found = cell(given, references, data_dir, threads)
+    found = cell(given, references, data_dir, threads, device)
     if seed % 2 and first:
         os.kill(os.getpid(), signal.SIGKILL)
     return found
 
 
-def seed_3_kills(given, references, data_dir, threads):
+def seed_3_kills(given, references, data_dir, threads, device):
     """The cell of seed 3 kills its worker whenever it runs, the others take a while."""
-    found = cell(given, references, data_dir, threads)
+    found = cell(given, references, data_dir, threads, device)
     if given["seed"] == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(0.2)
     return found
 
 
-def dying_reference(given, references, data_dir, threads):
+def dying_reference(given, references, data_dir, threads, device):
     """The training of a reference that kills its worker the first time."""
     first = f"reference {given['seed']}" not in calls(references.parent)
     if first:
         note(references, f"reference {given['seed']}")
         os.kill(os.getpid(), signal.SIGKILL)
-    return reference(given, references, data_dir, threads)
+    return reference(given, references, data_dir, threads, device)
 
 
 def until(holds, seconds=30):
@@ -85,15 +85,15 @@ def until(holds, seconds=30):
         time.sleep(0.02)
 
 
-def meeting_reference(given, references, data_dir, threads):
+def meeting_reference(given, references, data_dir, threads, device):
     """The training of a reference that ends only when those of seeds 0 and 1 both have begun."""
-    found = reference(given, references, data_dir, threads)
+    found = reference(given, references, data_dir, threads, device)
     until(lambda: {"reference 0", "reference 1"} <= {*calls(references.parent)})
     return found
 
 
-def long_reference(given, references, data_dir, threads):
+def long_reference(given, references, data_dir, threads, device):
     """The reference of seed 1 is in training until the cell of seed 0 has run."""
     if given["seed"] == 1:
         until(lambda: "cell 0" in calls(references.parent))
-    return reference(given, references, data_dir, threads)
+    return reference(given, references, data_dir, threads, device)

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import __version__
+from ..devices import device
 from ..inputs import did_you_mean
 from ..training import check_writable
 from .cases import BY_NAME
@@ -31,7 +32,7 @@ def run(args) -> int:
     """lcref bench: measure what was asked for, one thing after the other."""
     if args.out:
         check_writable(args.out)
-    jobs = _jobs(args)
+    jobs, here = _jobs(args), device(args.device)
     if args.out:
         args.out.mkdir(parents=True, exist_ok=True)     # before the minutes of measuring
     found: dict[str, list] = {"projections": [], "l_step": [], "targets": []}
@@ -39,12 +40,13 @@ def run(args) -> int:
         found[kind] += job()
     made = tables(found)
     tree = as_json(found, threads=args.threads, turns=args.turns, dtype=args.dtype,
-                   versions=_versions(found), machine=_machine(), date=str(date.today()))
-    facts = f"{args.threads} thread{'s' * (args.threads > 1)}; " + ", ".join(
-        f"{name} {number}" for name, number in tree["versions"].items())
+                   device={"name": here.name, **here.facts}, versions=_versions(found),
+                   machine=_machine(), date=str(date.today()))
+    facts = f"{args.threads} thread{'s' * (args.threads > 1)}; on {here.name}; " + ", ".join(
+        f"{name} {number}" for name, number in [*here.facts.items(), *tree["versions"].items()])
     if not args.quiet:
-        print(*(f"{text_table(rows)}\n" for _, rows in made), facts, *_remarks(found), sep="\n",
-              file=sys.stderr if args.json else sys.stdout)
+        print(*(f"{text_table(rows)}\n" for _, rows in made), facts, *_remarks(found, here),
+              sep="\n", file=sys.stderr if args.json else sys.stdout)
     if args.out:
         _write(args.out, found, made, facts, tree)
     if args.json:
@@ -58,12 +60,12 @@ def _jobs(args) -> list[tuple[str, Callable[[], list]]]:
     _check(groups, args)
     jobs: list[tuple[str, Callable[[], list]]] = []
     if "projections" in groups:
-        jobs += [("projections", partial(_row, time_projection, name, n, args.dtype, args.threads,
-                                         args.turns))
+        jobs += [("projections", partial(_row, partial(time_projection, where=args.device), name, n,
+                                         args.dtype, args.threads, args.turns))
                  for name in _chosen(BY_NAME, args) for n in args.sizes]
     if "lsteps" in groups:
         names = [args.net] if args.net is not None else _chosen(TASKS, args)
-        jobs += [("l_step", partial(_row, l_step, name, args.threads, args.turns))
+        jobs += [("l_step", partial(_row, l_step, name, args.threads, args.turns, args.device))
                  for name in names]
     if "targets" in groups:
         jobs += [("targets", partial(TARGETS[name], name, args.threads, args.turns))
@@ -76,6 +78,9 @@ def _check(groups, args):
     for group in groups:
         if group not in GROUPS:
             raise ValueError(f"unknown group {group!r}{did_you_mean(group, GROUPS)}")
+    if "targets" in groups and args.device != "cpu":
+        raise ValueError(f"--device {args.device} is for projections and lsteps: the targets are "
+                         "those of the host")
     for text in args.only or []:
         if not any(_in(text, name) for group in groups for name in GROUPS[group]):
             raise ValueError(f"--only {text!r:.60}: no row of {' or '.join(groups)} has that in "
@@ -128,10 +133,11 @@ def _machine():
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores"
 
 
-def _remarks(found):
+def _remarks(found, here):
     """Sentences on what is missing."""
     if found["l_step"] and found["l_step"][0].torch_ms is None:
-        yield "PyTorch is not installed, so there is nothing to compare with: pip install torch"
+        yield ("PyTorch is not installed, so there is nothing to compare with: pip install torch"
+               if find_spec("torch") is None else f"PyTorch does not compute on {here.name} here")
     missing = sorted({peer.package for t in found["projections"] for peer in t.peers
                       if peer.left_out == "not installed"})
     if missing:

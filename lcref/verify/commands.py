@@ -15,6 +15,7 @@ from ..tensors import read_tensors
 from ..text import parse, parse_task
 from .certificates import certify
 from .checking import check, of_program
+from .elsewhere import on_device
 from .targets import load
 from .vectors import write
 
@@ -28,8 +29,14 @@ def run_verify(args) -> int:
     claims = [name for text in args.claims or () for name in text.split(",")]
     options = {"compression": args.compress, "max_examples": args.max_examples, "claims": claims,
                "expected_failures": expected, "name": args.target or args.exec}
+    if args.exec and args.device != "cpu":
+        raise ValueError(f"--device {args.device} is for a function in this process; a program "
+                         "of --exec is handed numbers")
     if args.target:
-        report = check(load(args.target), args.kind, time_limit=args.time_limit, **options)
+        fn = load(args.target)
+        if args.device != "cpu":
+            fn, options["name"] = on_device(fn, args.device), f"{args.target} on {args.device}"
+        report = check(fn, args.kind, time_limit=args.time_limit, **options)
     else:
         _startable(args.exec)
         with of_program(args.exec, args.kind, args.compress, args.time_limit) as program:

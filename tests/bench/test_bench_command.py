@@ -36,7 +36,7 @@ def test_json_has_the_keys_that_the_readme_names_and_a_row_for_each_size(capsys)
     found = json.loads(out)
     assert (status, err) == (0, "")
     assert found.keys() == {"projections", "l_step", "targets", "exponents", "threads", "turns",
-                            "dtype", "versions", "machine", "date"}
+                            "dtype", "device", "versions", "machine", "date"}
     assert [row["n"] for row in found["projections"]] == [1000, 2000]
     for row in found["projections"]:
         assert row.keys() == TIMING and row["name"] == "l0_ball 1%" and row["dtype"] == "float32"
@@ -49,7 +49,7 @@ def test_the_table_is_printed_and_with_json_on_standard_error(capsys):
     arguments = ["projections", "--only", "l1_ball", *QUICK]
     _, out, _ = bench(capsys, *arguments)
     assert "projection" in out and out.count("l1_ball") == 3    # two sizes and the exponent
-    assert "1 thread; lcref 0.1.0, numpy" in out
+    assert "1 thread; on cpu; lcref 0.1.0, numpy" in out
     _, out, err = bench(capsys, *arguments, "--json")
     assert json.loads(out) and err.count("l1_ball") >= 3
     assert bench(capsys, *arguments, "--quiet")[1] == ""
