@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from numbers import Real
 from typing import Any
 
+from .devices import named
 from .folder import path_of
 from .inputs import nonnegative, one_of
 
@@ -57,13 +58,18 @@ def _check(cell, key):
         cell["error"].split(), cell["traceback"].split()
         return
     result = cell["result"]
-    result["versions"].items(), result["ratio"][result["storage"]]
+    result["versions"].items(), result["ratio"][result["storage"]], _where(result)
     for name in ("float16", "float32"):
         _number(f"ratio {name}", result["ratio"][name])
     for net in NETS:
         for name in ("loss", *ERRORS):
             if name != "held_out_error" or result[net].get(name) is not None:
                 _number(f"{net} {name}", result[net][name])
+
+
+def _where(result):
+    """The device of a result; on the host where it has none."""
+    return named(result.get("settings", {}).get("device", "cpu"))
 
 
 def _number(name, value):
@@ -109,7 +115,7 @@ def settings_of(cell, without=()) -> str:
 
 def command(cell) -> str:
     """The command that makes the model of a cell again, in a folder named after its key."""
-    where = cell.get("result", {}).get("settings", {}).get("device", "cpu")
+    where = _where(cell.get("result", {}))
     parts = ["lcref compress", settings_of(cell), f"--device {where}" * (where != "cpu"),
              f"--out model-{cell['key'][:8]}"]
     return " ".join(filter(None, parts))

@@ -180,8 +180,7 @@ def _bench(verbs):
     flag(verb, "--turns", "turns that are counted, of each; calls of over a second have three, "
          "over 5 seconds one", 7, type=SOME, metavar="N")
     add_threads(verb, "threads of each")
-    add_device(verb, "where projections, the sort, the copy and L steps are computed, on a GPU "
-               "beside PyTorch's L step there; other libraries are left out")
+    add_device(verb, "where all but other libraries is computed; PyTorch's L step on a GPU too")
     add_output_flags(verb, "write bench.json, the tables as bench.md and the times against n as "
                      "times.png there")
 

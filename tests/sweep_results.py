@@ -33,8 +33,8 @@ def cell(number, rng, kinds=KINDS, **settings):
                        "lc": net(rng, level),
                        "ratio": {"float16": 1.1 * ratio, "float32": ratio}, "storage": "float32",
                        "file_bytes": 12345, "feasibility": 5e-4, "seconds": {"total": 1.5},
-                       "tasks": [], "settings": {}, "versions": {"lcref": "0.1.0",
-                                                                 "numpy": "2.4.6"}}}
+                       "tasks": [], "settings": {"device": "cpu"},
+                       "versions": {"lcref": "0.1.0", "numpy": "2.4.6"}}}
 
 
 def cells(number, kinds=KINDS, seed=0, failed=0, **settings):

@@ -86,8 +86,8 @@ BASE = {
 FLAGS = [(verb, action.option_strings[-1], action) for verb, parser in VERBS.items()
          for action in parser._actions if action.option_strings and action.nargs is None]
 NUMERIC = [(verb, flag) for verb, flag, action in FLAGS
-           if action.type is not None and action.metavar not in ("DIR", "FILE", "E,E", "N,N")
-           and flag != "--out"]
+           if action.type is not None and flag != "--out"
+           and action.metavar not in ("DIR", "FILE", "E,E", "N,N", "WHERE")]
 PATHS = [(verb, flag) for verb, flag, action in FLAGS
          if action.metavar in ("DIR", "FILE") or flag == "--out"]
 TEXTS = [(verb, flag) for verb, flag, action in FLAGS
