@@ -1,17 +1,10 @@
 """What the tests of compressions compare: trees of arrays, parts, and every kind there is."""
 
+import dataclasses
 from fractions import Fraction
 
 import numpy as np
-
-from lcref import projections
-
-
-def on_host(x):
-    """A NumPy copy of an array of any namespace and device."""
-    if isinstance(x, np.ndarray):
-        return x
-    return np.from_dlpack(x.to_device(x.__array_namespace__().Device("CPU_DEVICE"))).copy()
+from places import on_host, projections
 
 
 def tensors(tree):
@@ -34,8 +27,8 @@ def same_bits(one, other):
 def same_part(one, other):
     """The same θ to the last bit: of one kind, with the same codes, positions, values, shapes."""
     assert type(one) is type(other)
-    for name, value in vars(one).items():
-        theirs = getattr(other, name)
+    for name in (f.name for f in dataclasses.fields(one)):
+        value, theirs = getattr(one, name), getattr(other, name)
         if isinstance(value, np.ndarray):
             same_bits(value, theirs)
         elif name == "parts":

@@ -1,4 +1,16 @@
-"""Hypothesis profiles, the arrays of the numerical tests, and the count of optima compared."""
+"""Hypothesis profiles, the places where tests compute, and the count of optima compared.
+
+A test computes at several places: see `places`. Without `--place` these are NumPy, the array
+standard as array_api_strict has it, where the test asks for arrays by the fixture `place`, its
+second device, PyTorch where the test is marked `torch` and PyTorch is installed, and a GPU where
+CuPy finds one. Away from NumPy a Hypothesis test marked `everywhere` then takes FEW examples; in
+full it takes them by, say,
+
+    pytest tests/projections --place array_api_strict-device1
+    pytest tests/projections tests/test_*.py tests/nets --place cuda
+
+A test that says nothing of places is of NumPy, and with `--place` runs where that is among them.
+"""
 
 import datetime
 import json
@@ -8,8 +20,8 @@ import shlex
 from importlib.metadata import version
 from pathlib import Path
 
-import array_api_strict
 import numpy as np
+import places
 import pytest
 from hypothesis import settings
 
@@ -26,20 +38,78 @@ settings.load_profile(
 )
 
 
-def namespaces():
-    """Name the places where arrays live, each with a function that puts a NumPy array there."""
-    second = array_api_strict.Device("device1")  # no NumPy call can read an array on this device
-    return {
-        "numpy": np.asarray,
-        "array_api_strict": array_api_strict.asarray,
-        "array_api_strict-device1": lambda w: array_api_strict.asarray(w, device=second),
-    }
+# ---- places
+
+FEW = 3  # examples of a test that runs in full on NumPy: the texts differ by place, not the cases
 
 
-@pytest.fixture(scope="session", params=namespaces().values(), ids=namespaces().keys())
+def places_of(test, asked):
+    """The names of the places where a test runs that asks for arrays, or else is everywhere."""
+    if test.config.option.place:
+        return test.config.option.place
+    if test.get_closest_marker("costly"):
+        return ["numpy"]
+    names = ["numpy", *places.STRICT] if asked else ["numpy", places.STRICT[1]]
+    more = ["torch", "cuda"] if test.get_closest_marker("torch") else ["cuda"]
+    return names + [name for name in more if not places.missing(name)]
+
+
+def pytest_generate_tests(metafunc):
+    test, asked = metafunc.definition, "place" in metafunc.fixturenames
+    everywhere = test.get_closest_marker("everywhere") and not test.get_closest_marker("of_numpy")
+    if asked or everywhere:
+        metafunc.parametrize("place" if asked else "here", places_of(test, asked), indirect=True,
+                             scope="session")
+
+
+@pytest.fixture(scope="session")
 def place(request):
     """Put a NumPy array where the thing under test should work: `w = place(w)`."""
-    return request.param
+    return places.PLACES[request.param]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def here(request):
+    """Compute there, in a test that is marked `everywhere`."""
+    places.HERE = getattr(request, "param", "numpy")
+    with pytest.MonkeyPatch.context() as patch:
+        for owner, name in places.SEAMS:
+            patch.setattr(owner, name, places.there(getattr(owner, name)))
+        yield
+    places.HERE = "numpy"
+
+
+def where(item):
+    """The name of the place where a test runs."""
+    params = getattr(item, "callspec", None) and item.callspec.params or {}
+    return params.get("here", params.get("place", "numpy"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Leave out what runs elsewhere, and float16 where the array standard is, which has none."""
+    def runs(item):
+        params = getattr(item, "callspec", None) and item.callspec.params or {}
+        return where(item) in (config.option.place or places.PLACES) and not (
+            "here" in params and params["here"] in places.STRICT and params.get("dtype")
+            is np.float16)
+    config.hook.pytest_deselected(items=[item for item in items if not runs(item)])
+    items[:] = filter(runs, items)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Fewer examples away from NumPy, unless the place was asked for."""
+    test, name = pyfuncitem.obj, "_hypothesis_internal_use_settings"  # Hypothesis has no public way
+    if where(pyfuncitem) == "numpy" or "here" not in pyfuncitem.callspec.params or (
+            pyfuncitem.config.option.place or not getattr(test, "is_hypothesis_test", False)):
+        return (yield)
+    full = getattr(test, name)
+    setattr(test, name, settings(full, max_examples=min(FEW, full.max_examples)))
+    try:
+        return (yield)
+    finally:
+        setattr(test, name, full)
 
 
 @pytest.fixture
@@ -69,10 +139,15 @@ largest share: the largest excess over the optimum, divided by the tolerance"""
 def pytest_addoption(parser):
     parser.addoption("--counts", metavar="FILE", type=Path, help="write the table of answers "
                      "compared with the optimum as JSON, with command, date and versions")
+    parser.addoption("--place", action="append", choices=places.PLACES, metavar="NAME",
+                     help=f"compute there alone, in full: {', '.join(places.PLACES)}; repeatable")
 
 
 def pytest_configure(config):
     config.stash[COUNTS] = {}
+    for name in config.option.place or ():
+        if why := places.missing(name):
+            raise pytest.UsageError(f"--place {name}: {why}")
 
 
 @pytest.fixture(scope="session")
@@ -80,11 +155,14 @@ def count(pytestconfig):
     """Count one answer before it is judged: `count(name, w, budget, gap, tolerance)`.
 
     The gap is the objective minus the exact optimum; w is an array, or a list of arrays of one
-    dtype. Every call counts, so where Hypothesis shrinks a failure its attempts count too.
+    dtype. Every call counts, so where Hypothesis shrinks a failure its attempts count too; but
+    those of NumPy alone, or of the one place that was asked for.
     """
     seen = set()
 
     def add(name, w, budget, gap, tolerance):
+        if places.HERE not in (pytestconfig.option.place or ["numpy"])[:1]:
+            return
         arrays = w if isinstance(w, (list, tuple)) else [w]
         instance = hash((name, repr(budget), *((str(x.dtype), x.shape, x.tobytes())
                                                for x in arrays)))

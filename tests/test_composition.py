@@ -11,13 +11,16 @@ from compared import (KINDS, LEVELS, MATRICES, MU, distance, heavy_tailed, objec
                       same_bits, same_part, tensors, vector)
 from hypothesis import given
 from hypothesis import strategies as st
+from places import projections, put
 
 from lcref import (Binary, Compression, DescentError, Each, LowRank, Prune, Quantize, Round, Sum,
-                   Ternary, composition, parse, projections)
+                   Ternary, composition, parse)
 from lcref.parts import ByTensor, Codebook, Sparse
 from lcref.parts import LowRank as LowRankPart
 from lcref.parts import Sum as SumOfParts
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
 
 
 # ---- sums solved exactly
@@ -129,6 +132,7 @@ def test_a_sum_is_solved_exactly_without_being_asked(text, way):
         same_part(auto[0].project(w), exact[0].project(w))
 
 
+@pytest.mark.costly
 @for_every_way
 @for_exact_sums
 def test_no_alternation_is_below_an_exact_sum(text, way):
@@ -144,6 +148,7 @@ def test_no_alternation_is_below_an_exact_sum(text, way):
             assert lowest <= reached + Fraction(slack(w, deltas, float(reached)))
 
 
+@pytest.mark.costly
 @for_every_way
 @for_exact_sums
 def test_an_exact_sum_is_the_same_wherever_it_starts(text, way):
@@ -177,6 +182,7 @@ def test_an_exact_sum_of_three_parts_of_which_one_is_zero_is_that_of_the_other_t
         assert theta.parts[i].is_zero
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("n, solver, exactly", [
     (10, "auto", True), (11, "auto", False), (11, "exact", True), (10, "alternate", False)])
 def test_a_codebook_is_learned_exactly_where_that_is_affordable_or_asked_for(
@@ -189,6 +195,7 @@ def test_a_codebook_is_learned_exactly_where_that_is_affordable_or_asked_for(
             assert (status in ("exact", "certified")) == exactly
 
 
+@pytest.mark.costly
 def test_few_values_are_learned_exactly_whatever_the_number_of_weights(monkeypatch):
     monkeypatch.setattr(composition, "AFFORDABLE", 0)
     for k, statuses in ((16, ("exact", "certified")), (17, ("stationary", "unconverged"))):
@@ -266,6 +273,7 @@ WITH_ZERO = {"quantize": Quantize(2), "binary": Binary(scale=True), "ternary": T
 SUMS = [*itertools.permutations(WITH_ZERO, 2), *itertools.combinations(WITH_ZERO, 3)]
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("dtype, offset", [(np.float64, 0), (np.float32, 0), (np.float64, 1e8)])
 def test_no_half_step_of_an_alternation_raises_the_objective(dtype, offset):
     for seed, names in enumerate(SUMS):
@@ -281,6 +289,7 @@ def test_no_half_step_of_an_alternation_raises_the_objective(dtype, offset):
             assert after <= before + slack(w, deltas, before), names
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_the_trace_is_the_objective_after_every_half_step(dtype):
     for seed, names in enumerate(SUMS):
@@ -293,6 +302,7 @@ def test_the_trace_is_the_objective_after_every_half_step(dtype):
         assert abs(theta.trace[-1] - last) <= rounding(w, deltas, last)
 
 
+@pytest.mark.costly
 def test_an_alternation_is_no_worse_than_its_first_part_alone():
     for seed, names in enumerate(SUMS):
         w, terms = heavy_tailed(seed), [WITH_ZERO[name] for name in names]
@@ -322,9 +332,10 @@ class Smallest(Compression):
     kappa: int
 
     def _one(self, w, mu, start):
+        w = on_host(w)
         order = np.argsort(np.abs(w) + 1e9 * (w == 0))
         kept = np.sort(order[:self.kappa])
-        return Sparse(kept, w[kept], w.shape)
+        return put(Sparse(kept, w[kept], w.shape))
 
 
 @pytest.mark.parametrize("wrong, part", [((Binary(), Swollen(1e-5)), 2),
@@ -382,6 +393,7 @@ SINGLE = {  # the least of one part's problem, by brute force
     "prune(radius=1.5)": lambda r: oracles.l1_ball(r, 1.5)}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("terms", [
     *(" + ".join(pair) for pair in itertools.combinations(SINGLE, 2)),
     "prune(radius=1.5) + binary(scale=True) + prune(kappa=2)",
@@ -434,6 +446,7 @@ def test_an_alternation_that_starts_at_the_optimum_stays():
     same_bits(theta.decompress(), OUTLIER)
 
 
+@pytest.mark.of_numpy
 def test_every_part_goes_on_from_its_own_last_answer():
     w, answers = heavy_tailed(0), [set(), set()]
     compression, log = spied(LowRank(1), Quantize(2), cycles=4)
@@ -534,6 +547,7 @@ def half_steps(w, names, log, mu):
         yield value, reached
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mu", [0.5, 3.0, 40.0])
 def test_no_half_step_raises_the_squared_distance_plus_the_penalties(mu):
     for seed, names in enumerate(PRICED_SUMS):
@@ -547,6 +561,7 @@ def test_no_half_step_raises_the_squared_distance_plus_the_penalties(mu):
             before = reached
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mu", [0.5, 3.0, 40.0])
 def test_the_trace_is_the_squared_distance_plus_the_penalties(mu):
     for seed, names in enumerate(PRICED_SUMS):
@@ -664,6 +679,7 @@ def around(terms, zeros):
         yield Sum(zeros[0], *terms, zeros[1])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("single", SINGLES, ids=str)
 def test_a_sum_whose_other_parts_are_forced_to_zero_is_the_single_projection(single, dtype):
@@ -687,6 +703,7 @@ def test_an_exact_sum_without_corrections_is_the_quantization(text):
             assert (theta.status, theta.gap) == ("exact", 0)
 
 
+@pytest.mark.costly
 def test_a_sum_of_three_parts_of_which_one_is_zero_is_the_sum_of_the_other_two():
     zeros = itertools.cycle(ZEROS)
     for i, pair in enumerate(itertools.combinations(map(parse, KINDS), 2)):
@@ -766,6 +783,7 @@ def test_a_compression_keeps_shapes_and_dtype(text):
         (name, t.shape, t.dtype) for name, t in w.items()]
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("text", EVERYWHERE)
 def test_a_compression_writes_to_nothing_it_is_given(text):
     w = task(np.float64)

@@ -9,12 +9,15 @@ from compared import (KINDS, MATRICES, MU, OF_ARRAYS, OF_WEIGHTS, distance, same
                       vector)
 from hypothesis import given
 from hypothesis import strategies as st
+from places import projections
 
 from lcref import (Binary, Each, LowRank, PowersOfTwo, Prune, Quantize, Round, Sum, Task, Ternary,
-                   parse, projections)
+                   parse)
 from lcref.budgets import check_budget
 from lcref.parts import ByTensor
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
 
 
 # ---- each kind is a projection
@@ -208,6 +211,7 @@ def test_a_budget_above_what_the_tensors_hold_is_found_by_check(compression, say
         check_budget(compression, square)
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("make", [
     lambda: Quantize(0), lambda: Quantize(2.5), lambda: Prune(), lambda: Prune(kappa=-1),
     lambda: Prune(keep=1.5), lambda: Prune(keep=math.nan), lambda: Prune(radius=-1.0),
@@ -251,6 +255,7 @@ def test_slices_shared_by_tensors_of_two_dtypes_are_an_error():
         Prune(groups=1, axis=0).project({"a": np.ones(2, dtype=np.float32), "b": np.ones(2)})
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("compression", [Binary(), Each(Binary()), LowRank(1),
                                          Binary(scale=True) + Prune(kappa=1)], ids=str)
 def test_a_list_of_arrays_is_no_task(compression):
@@ -267,6 +272,7 @@ def test_a_setting_that_would_be_ignored_or_is_no_number_is_an_error(make):
         make()
 
 
+@pytest.mark.of_numpy
 def test_a_power_of_two_that_the_dtype_has_not_is_an_error_that_names_c_in_a_sum_too():
     w = np.ones(3, dtype=np.float32)
     for compression in (PowersOfTwo(150), PowersOfTwo(150) + Prune(kappa=1)):

@@ -17,14 +17,17 @@ import pytest
 from compared import distance, objective, on_host, same_bits, same_part, vector
 from hypothesis import given
 from hypothesis import strategies as st
+from places import projections
 
 from lcref import (DescentError, LowRank, Prune, Quantize, Schedule, Sum, Task,
-                   compress, iterate, parse, projections)
+                   compress, iterate, parse)
 from lcref.lsteps import LeastSquares
 from lcref.parts import ByTensor, Codebook, Dense, Sparse
 from lcref.parts import LowRank as LowRankPart
 from lcref.parts import Sum as SumOfParts
 from lcref.storage import pack, unpack, with_storage
+
+pytestmark = pytest.mark.everywhere
 
 MU = 2.5
 GRID = sorted({struct.unpack("<e", struct.pack("<H", word))[0] for word in range(2**16)
@@ -503,6 +506,7 @@ def test_an_alternation_that_starts_at_its_own_answer_does_not_move_up(w, text):
                                                   + sum_slack(w, first))
 
 
+@pytest.mark.of_numpy
 def test_a_part_keeps_its_last_value_where_the_rounded_new_one_is_worse():
     # the factors are halves; those of the singular value decomposition are irrational
     left, right = np.array([[1.0], [2], [5]]), np.array([[3.0, 7]])
@@ -527,6 +531,7 @@ def test_a_part_takes_the_rounded_new_value_where_it_is_better():
     assert objective(w, theta) < objective(w, poor) / 10
 
 
+@pytest.mark.of_numpy
 def test_a_projection_that_raises_the_objective_above_its_gap_is_still_reported(monkeypatch):
     compression = half("lowrank(rank=1) + prune(kappa=1)")
     w = np.array([[1.0, 2], [3, 4.1]])
@@ -615,6 +620,7 @@ def test_another_storage_is_refused(kind):
             kind(storage)
 
 
+@pytest.mark.of_numpy
 def test_weights_are_not_written_to():
     w = W.copy()
     w.flags.writeable = False
@@ -632,6 +638,7 @@ LOOPS = ["prune(kappa=7)", "lowrank(rank=1)", "lowrank(rank=1) + prune(kappa=3)"
          "lowrank(rank=1) + quantize(k=2) + prune(kappa=2)", "prune(alpha=0.01)"]
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("text", LOOPS)
 def test_what_every_step_of_the_loop_evaluates_is_representable_part_by_part(text):
     l_step, seen = LeastSquares(X, Y), []
@@ -650,6 +657,7 @@ def test_what_every_step_of_the_loop_evaluates_is_representable_part_by_part(tex
         same_bits(stored["weight"], seen[-1])
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("text", LOOPS)
 def test_the_net_that_the_loop_returns_is_the_net_in_its_file(text):
     tasks = [Task("weight", half(text))]

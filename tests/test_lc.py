@@ -5,18 +5,15 @@ import math
 
 import numpy as np
 import pytest
+from places import compress, iterate, on_host, there
 from scipy.optimize import minimize
 
 from lcref import (Binary, Compression, Each, LowRank, Prune, Quantize, Schedule, Sum, Task,
-                   Ternary, compress, direct_compression, iterate)
+                   Ternary, lc)
 from lcref.lsteps import SGD, Diverged, LeastSquares
 
-
-def on_host(x):
-    """A NumPy copy of an array of any namespace and device."""
-    if isinstance(x, np.ndarray):
-        return x
-    return np.from_dlpack(x.to_device(x.__array_namespace__().Device("CPU_DEVICE"))).copy()
+pytestmark = pytest.mark.everywhere
+direct_compression = there(lc.direct_compression)
 
 
 def bits(tree):
@@ -77,6 +74,7 @@ def constrained_optimum():
 OPTIMUM = constrained_optimum()
 
 
+@pytest.mark.of_numpy
 def test_the_optimum_by_faces_is_that_of_a_general_solver():
     split = minimize(lambda v: 0.5 * ((X @ (v[:N] - v[N:]) - Y) ** 2).sum(), np.full(2 * N, 0.1),
                      jac=lambda v: np.concatenate([gradient(v[:N] - v[N:]),
@@ -103,6 +101,7 @@ def error(w):
     return float(np.linalg.norm(w - OPTIMUM) / np.linalg.norm(OPTIMUM))
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("mu", [0.5, 2.0, 8.0])
 def test_a_fixed_mu_with_multipliers_converges_to_the_constrained_optimum(mu):
     step = last(ball_path(Schedule(mu0=mu, a=1, steps=400)))
@@ -112,12 +111,14 @@ def test_a_fixed_mu_with_multipliers_converges_to_the_constrained_optimum(mu):
     assert error(step.params["w"]) <= 1e-10
 
 
+@pytest.mark.costly
 def test_several_passes_at_each_of_a_growing_mu_converge_to_the_constrained_optimum():
     step = last(ball_path(Schedule(mu0=0.5, a=1.1, steps=300, passes=10)))
     # 10 passes at each μ from 0.5 to 8: still 300 contractions by 8/9 or better, 4e-16 in all
     assert error(step.delta["w"]) <= 1e-10
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("penalty", ["augmented", "quadratic"])
 def test_a_mu_that_doubles_at_every_step_freezes_far_from_the_optimum(penalty):
     step = last(ball_path(Schedule(mu0=1.0, a=2, steps=60, penalty=penalty)))
@@ -125,6 +126,7 @@ def test_a_mu_that_doubles_at_every_step_freezes_far_from_the_optimum(penalty):
     assert error(step.delta["w"]) > 1e-2
 
 
+@pytest.mark.costly
 def test_the_quadratic_penalty_is_off_by_the_inverse_of_mu():
     errors = [error(last(ball_path(Schedule(mu0=mu, a=1, steps=20 * mu, penalty="quadratic"))
                          ).delta["w"]) for mu in (64, 128)]
@@ -148,6 +150,7 @@ def test_the_first_weights_and_parts_tend_to_the_reference_and_its_direct_compre
 
 # ---- multipliers, targets, penalties, step by step
 
+@pytest.mark.costly
 def test_at_the_fixed_point_the_multipliers_are_the_gradient_of_the_loss():
     # ∇L(w) + μ (w − Δ − λ/μ) = 0 and w = Δ
     step = last(ball_path(Schedule(mu0=2.0, a=1, steps=400)))
@@ -233,6 +236,7 @@ def test_the_c_step_projects_the_weights_minus_lambda_over_mu(penalty):
         np.testing.assert_allclose(step.delta["c"].ravel(), expected, rtol=4 * EPS, atol=0)
 
 
+@pytest.mark.of_numpy
 def test_the_c_step_is_given_mu_and_the_part_that_the_last_one_found():
     given = []
 
@@ -279,6 +283,7 @@ def test_feasibility_is_the_relative_distance_over_all_tasks():
         assert step.feasibility == pytest.approx(distance / norm, rel=50 * EPS)
 
 
+@pytest.mark.costly
 def test_the_path_stops_at_the_first_step_that_is_feasible_to_the_tolerance():
     schedule = Schedule(mu0=0.3, a=1.3, steps=60)
     ratios = [distance / norm for distance, norm in map(infeasibility, mixed_path(schedule))]
@@ -313,6 +318,7 @@ ZERO = {"kappa": Prune(kappa=0), "keep": Prune(keep=0.0), "radius": Prune(radius
         "rank": LowRank(0)}
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("single", [
     Quantize(2), Binary(scale=True), Ternary(scale=True), Prune(kappa=4), Prune(radius=2.0),
     LowRank(1), Each(Quantize(2)), Quantize(2) + Prune(kappa=2),
@@ -326,6 +332,7 @@ def test_the_path_of_a_sum_whose_other_parts_are_zero_is_that_of_the_single_comp
         same_path(path(Sum(*zeros, single)), alone)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("both", [Quantize(2) + Prune(kappa=2), LowRank(1) + Prune(kappa=4)],
                          ids=str)
 def test_the_path_of_two_parts_and_a_zero_is_that_of_the_two_parts(both):
@@ -353,6 +360,7 @@ def sgd_for(tensors, seed=0):
     return SGD(value_and_grad, rows, np.zeros(40), lr=0.1, batch=16, epochs=2, seed=seed)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("make", [Quadratic, lambda: sgd_for(MIXED)])
 def test_a_path_resumed_from_any_step_goes_on_bit_for_bit(make):
     schedule = Schedule(mu0=0.3, a=1.3, steps=7, passes=2)
@@ -361,6 +369,7 @@ def test_a_path_resumed_from_any_step_goes_on_bit_for_bit(make):
         same_path(mixed_path(schedule, make(), resume=step), steps[step.step + 1:])
 
 
+@pytest.mark.costly
 def test_a_path_resumed_from_a_step_that_was_feasible_has_ended():
     schedule = Schedule(mu0=0.3, a=1.3, steps=60, tol=0.2)
     steps = mixed_path(schedule)
@@ -392,6 +401,7 @@ def test_another_seed_gives_another_path():
     assert not np.array_equal(one.params["a"], other.params["a"])
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("l_step", [Quadratic(), sgd_for(MIXED)])
 def test_the_reference_weights_are_not_written_to(l_step):
     params = {name: t.copy() for name, t in MIXED.items()}
@@ -402,6 +412,7 @@ def test_the_reference_weights_are_not_written_to(l_step):
     assert list(params) == list(MIXED)
 
 
+@pytest.mark.of_numpy
 def test_the_arrays_of_a_step_are_not_changed_by_the_steps_after_it():
     path = iterate(MIXED, TASKS, sgd_for(MIXED), GROWING)
     seen = []
@@ -440,6 +451,7 @@ def test_the_parts_of_a_result_decompress_to_its_weights():
     assert list(result.params) == list(MIXED)
 
 
+@pytest.mark.costly
 def test_the_loop_lowers_the_loss_that_direct_compression_left():
     def loss(params):
         return sum(float(((params[name] - AIM[name]) ** 2).sum()) for name in "abc")
@@ -478,6 +490,7 @@ def test_the_losses_of_a_step_are_those_of_the_weights_and_of_the_compressed_net
         assert step.summary()["compressed_bias"] == AIM["bias"][0]
 
 
+@pytest.mark.of_numpy
 def test_the_history_has_every_step_in_order_and_each_is_shown():
     shown = []
     result = compress(MIXED, TASKS, Quadratic(), GROWING, on_step=shown.append)
@@ -558,11 +571,11 @@ def test_the_path_of_least_squares_is_the_same_on_every_device(place):
     def path(at):
         return list(iterate({"w": at(FREE)}, [Task("w", Quantize(2) + Prune(kappa=1))],
                             LeastSquares(at(X), at(Y), "w"), Schedule(mu0=0.5, a=1.2, steps=15)))
-    for host, there in zip(path(np.asarray), path(place), strict=True):
+    for host, far in zip(path(np.asarray), path(place), strict=True):
         for field in ("params", "delta", "lam"):
             # 15 solves with condition numbers under 10, each good to a few hundred roundings;
             # the multipliers are μ times a difference of weights, with μ up to 0.5 · 1.2¹⁴ = 6.4
-            np.testing.assert_allclose(on_host(getattr(there, field)["w"]),
+            np.testing.assert_allclose(on_host(getattr(far, field)["w"]),
                                        getattr(host, field)["w"], rtol=0, atol=1e-11)
 
 
@@ -590,6 +603,7 @@ def test_single_precision_stays_single_precision(scalar):
             np.dtype(np.float32)}
 
 
+@pytest.mark.of_numpy
 def test_an_l_step_that_writes_in_place_spoils_neither_reference_nor_direct_compression():
     reference = {name: t.copy() for name, t in MIXED.items()}
 
@@ -624,6 +638,7 @@ def test_a_path_is_resumed_with_its_own_tasks():
         iterate(MIXED, TASKS[:1], Quadratic(), GROWING, resume=step)
 
 
+@pytest.mark.of_numpy
 def test_tensors_compressed_together_have_one_dtype():
     mixed = MIXED | {"a": MIXED["a"].astype(np.float32)}
     with pytest.raises(ValueError, match="a float32, b float64"):
@@ -658,6 +673,7 @@ def test_what_an_l_step_loses_or_spoils_is_named_at_that_step(spoil, says):
 SINGLE = Task("w", Binary(scale=True))
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("w, mu, answers, what", [
     ([1, 2], 1, [[1, 2], [3, 3.5], [math.nan, 1]], "w, as the L step returned it, has"),
     ([1, 2], 1, [[1, 2], [3e38, math.inf]], "w, as the L step returned it, has"),
@@ -682,6 +698,7 @@ def test_an_overflow_is_named_with_the_weights_and_the_state_before_its_step(w, 
     assert (error.epoch, error.batch, error.rate) == (None, None, None)
 
 
+@pytest.mark.of_numpy
 def test_a_direct_compression_that_overflows_is_refused():
     # σ₁ u₁ v₁ᵀ of [[a, a], [a, 0]] is 1.17 a at the first entry
     w = {"w": np.array([[3.2e38, 3.2e38], [3.2e38, 0]], np.float32)}

@@ -7,38 +7,43 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import moved, on_host, there
 
+
+from lcref import parts as of_lcref
 from lcref.parts import (ByTensor, Codebook, Dense, Layout, LowRank, Sparse, Sum, add, combine,
-                         leaves, position_code, storage_bits)
+                         leaves, storage_bits)
+
+pytestmark = pytest.mark.everywhere
+position_code = there(of_lcref.position_code)
 
 TWO = Layout(("a", "b"), ((2, 2), (3,)))  # a vector of 4 + 3
 LIST = Layout(None, TWO.shapes)  # the same of a list
 
 
+@there
+def made(part):
+    """The part, which decompresses and counts its bits where the test computes."""
+    return part
+
+
 def codebook(codes, entries, **options):
-    return Codebook(np.asarray(codes, dtype=np.uint8), np.asarray(entries, dtype=np.float64),
-                    **options)
+    return made(Codebook(np.asarray(codes, dtype=np.uint8), np.asarray(entries, dtype=np.float64),
+                         **options))
 
 
 def sparse(indices, values, shape, **options):
-    return Sparse(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64), shape,
-                  **options)
+    return made(Sparse(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64),
+                       shape, **options))
 
 
 def slices(indices, values, shape, axis):
-    return Sparse(np.asarray(indices, dtype=np.int64), np.asarray(values, dtype=np.float64), shape,
-                  axis=axis)
+    return sparse(indices, values, shape, axis=axis)
 
 
 def low_rank(left, right, shape):
-    return LowRank(np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64), shape)
-
-
-def on_host(x):
-    """A NumPy copy of an array of any namespace and device."""
-    if isinstance(x, np.ndarray):
-        return x
-    return np.from_dlpack(x.to_device(x.__array_namespace__().Device("CPU_DEVICE"))).copy()
+    return made(LowRank(np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64),
+                        shape))
 
 
 def equal(found, expected):
@@ -115,12 +120,7 @@ DECOMPRESSED = {
 
 def placed(part, place):
     """The same part with its arrays moved to another place."""
-    kind, arrays = type(part), vars(part)
-    if kind is ByTensor:
-        return ByTensor(combine(lambda p: placed(p, place), part.parts))
-    if kind is Sum:
-        return Sum(tuple(placed(p, place) for p in part.parts), part.status, part.gap)
-    return kind(**{k: place(v) if isinstance(v, np.ndarray) else v for k, v in arrays.items()})
+    return moved(part, place)
 
 
 @pytest.mark.parametrize("example", DECOMPRESSED)
@@ -163,11 +163,13 @@ def test_tensors_joined_and_split_are_themselves(shapes):
     tensors = {f"t{i}": np.arange(end - n, end).reshape(shape) * 1.0
                for i, (n, end, shape) in enumerate(zip(sizes, ends, shapes))}
     layout = Layout.of(tensors)
-    equal(layout.join(tensors), np.arange(sum(sizes)) * 1.0)  # end to end, in the order of names
-    equal(layout.split(layout.join(tensors)), tensors)
+    join, split = there(layout.join), there(layout.split)
+    equal(join(tensors), np.arange(sum(sizes)) * 1.0)  # end to end, in the order of names
+    equal(split(join(tensors)), tensors)
     assert layout.offsets == (0, *ends)
     listed = Layout.of(list(tensors.values()))
-    equal(listed.split(listed.join(list(tensors.values()))), list(tensors.values()))
+    join, split = there(listed.join), there(listed.split)
+    equal(split(join(list(tensors.values()))), list(tensors.values()))
 
 
 def test_tensors_of_several_dtypes_have_no_layout():

@@ -6,21 +6,14 @@ from typing import Callable
 
 import numpy as np
 from hypothesis import strategies as st
+from places import on_host as to_numpy
+from places import projections
 
-from lcref import projections
 from lcref.tolerance import objective_slack
 from lcref.verify import oracles
 from lcref.verify.cases import codebooks, matrices, prices, radii, vectors
 
 # ---- reading an answer
-
-
-def to_numpy(x):
-    """Copy an array of any namespace and device to a NumPy array."""
-    if isinstance(x, np.ndarray):
-        return x
-    namespace = x.__array_namespace__()
-    return np.from_dlpack(x.to_device(namespace.Device("CPU_DEVICE"))).copy()
 
 
 def differences(w, theta):

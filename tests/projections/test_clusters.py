@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import kmeans, l0_ball, l1_ball, there
 from problems import PROBLEMS, answer, name_of, objective, slack, vectors
 
 from lcref import parts, projections
-from lcref.projections import clusters, kmeans, l0_ball, l1_ball, priced, prune, scales
-from lcref.projections.clusters import Ascending, left_of_cuts, running_sums, split
+from lcref.projections import clusters, priced, prune, scales
+from lcref.projections.clusters import Ascending
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
+left_of_cuts, running_sums, split = map(there, (clusters.left_of_cuts, clusters.running_sums,
+                                                clusters.split))
+sums, mean_and_spread = map(there, (Ascending.sums, Ascending.mean_and_spread))
+largest = there(prune.largest)
 
 PIECES = [(clusters, "BUCKETS", 1), (clusters, "ENOUGH", 1), (scales, "BUCKETS", 1),
           (priced, "BUCKETS", 1), (priced, "SMALL", 0), (parts, "BLOCK", 3), (prune, "SAMPLED", 4),
@@ -55,6 +62,7 @@ def test_kmeans_reaches_the_optimum_over_intervals_by_buckets(w, k):
     assert objective(w, theta) <= optimum + slack(PROBLEMS["kmeans"], w, theta)
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("k", [2, 5])
 @pytest.mark.parametrize("offset", [0.0, 1e8])
@@ -126,13 +134,13 @@ def test_sums_run_outwards_from_the_origin(origin, power, few, monkeypatch):
     halves = (values / 2 - 0.5) ** power  # sums of a few halves and quarters are exact
     expected = [halves[origin:e].sum() if e >= origin else -halves[e:origin].sum()
                 for e in range(14)]
-    assert x.sums(np.arange(14), power).tolist() == expected
+    assert sums(x, np.arange(14), power).tolist() == expected
 
 
 def test_the_spread_of_a_run_far_from_the_centre_keeps_its_digits(monkeypatch):
     monkeypatch.setattr(parts, "BLOCK", 3)
     x = Ascending(np.array([0.0, 1e9, 1e9 + 1, 1e9 + 2, 1e9 + 3, 1e9 + 4]))
-    assert x.mean_and_spread(1, 6) == (1e9 + 2, 10.0)
+    assert mean_and_spread(x, 1, 6) == (1e9 + 2, 10.0)
 
 
 def test_running_sums_lose_one_rounding_and_not_one_a_step():
@@ -180,9 +188,9 @@ def test_the_largest_values_of_pieces_end_to_end_are_found(sampled, monkeypatch)
         monkeypatch.setattr(prune, name, value)
     x, y = np.array([0.0, 3, -1, 0.5, 0.25, 0, 0, 0.1]), np.array([1.0, -4, 1, 0])
     pieces = [(lambda x: 2 * x, (x,)), (lambda a, b: a - b, (y, np.array([0.0, 0, 3, 0])))]
-    positions, values = prune.largest(pieces, 2)
+    positions, values = largest(pieces, 2)
     assert (positions.tolist(), values.tolist()) == ([1, 9], [6.0, -4.0])
-    positions, values = prune.largest(pieces, 4)  # of the three that tie, the lower indices
+    positions, values = largest(pieces, 4)  # of the three that tie, the lower indices
     assert (positions.tolist(), values.tolist()) == ([1, 2, 9, 10], [6.0, -2.0, -4.0, -2.0])
 
 
@@ -200,6 +208,7 @@ def test_every_projection_has_a_row():
     assert sorted(ROWS) == projections.__all__
 
 
+@pytest.mark.of_numpy
 @pytest.mark.parametrize("name", ROWS)
 def test_a_projection_takes_less_than_four_times_its_input(name):
     w = np.random.default_rng(0).normal(size=(300, 2700)) * 0.1

@@ -35,7 +35,7 @@ WORKERS = pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "t
 def run(pytester, monkeypatch):
     """Run pytest on TESTS in a process of its own, with the conftest of these tests."""
     tests = Path(__file__).parent.parent
-    path = filter(None, [str(tests.parent), os.environ.get("PYTHONPATH")])
+    path = filter(None, [str(tests.parent), str(tests), os.environ.get("PYTHONPATH")])
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
     pytester.makeconftest((tests / "conftest.py").read_text(encoding="utf-8"))
     pytester.makepyfile(TESTS)

@@ -4,10 +4,11 @@ import re
 
 import numpy as np
 import pytest
+from places import (binary, group_l0_ball, kmeans, l0_ball, l0_penalty, l1_ball, l1_penalty,
+                    nearest, powers_of_two, rank_ball, rank_selection, round_to, scaled_codebook,
+                    ternary)
 
-from lcref.projections import (binary, group_l0_ball, kmeans, l0_ball, l0_penalty, l1_ball,
-                               l1_penalty, nearest, powers_of_two, rank_ball, rank_selection,
-                               round_to, scaled_codebook, ternary)
+pytestmark = pytest.mark.everywhere
 
 W = np.array([[1.0, -2.0, 0.5], [3.0, 0.0, 2.0]])
 

@@ -16,14 +16,16 @@ import pytest
 from array_api_compat import array_namespace, device
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from places import binary, codebook_l0, kmeans, kmeans_l0, l0_ball, nearest, scaled_binary_l0
 from problems import codebooks, distance_to_mean, name_of, objective, to_numpy, vectors
 
 from lcref import parts
 from lcref.parts import Codebook, Sparse, Sum
-from lcref.projections import (binary, codebook_l0, kmeans, kmeans_l0, l0_ball, nearest, outliers,
-                               priced, scaled_binary_l0)
+from lcref.projections import outliers, priced
 from lcref.tolerance import objective_slack
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
 
 # ---- one array, a list or a dict
 
@@ -325,6 +327,7 @@ def test_the_gap_bounds_the_distance_to_the_optimum_by_every_way(joint, way, dat
     assert_between(optimum(joint, w, budget, kappa), answer(joint, w, budget, kappa))
 
 
+@pytest.mark.costly
 @for_every_joint
 @given(data=st.data())
 def test_no_run_or_window_of_thirty_values_is_nearer_by_more_than_the_gap(joint, way, data):
@@ -332,6 +335,7 @@ def test_no_run_or_window_of_thirty_values_is_nearer_by_more_than_the_gap(joint,
     assert_between(curve(joint, w, budget, kappa)[kappa], answer(joint, w, budget, kappa))
 
 
+@pytest.mark.costly
 @for_both_dtypes
 @for_every_draw
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -342,6 +346,7 @@ def test_kmeans_l0_reaches_the_dynamic_programme_on_120_values(dtype, draw, k, w
         assert_between(least[kappa], answer(joint, w, k, kappa))
 
 
+@pytest.mark.costly
 @for_every_joint
 @for_both_dtypes
 @for_every_draw
@@ -352,6 +357,7 @@ def test_three_arrays_of_120_values_share_the_corrections_in_the_best_way(joint,
         assert_between(least[kappa], answer(joint, w, joint.usual, kappa))
 
 
+@pytest.mark.costly
 @for_joints("codebook_l0", "scaled_binary_l0")
 @for_both_dtypes
 @for_every_draw
@@ -388,6 +394,7 @@ def test_the_optimum_survives_at_both_ends_of_the_floating_range(joint, end, dty
     assert_between(optimum(joint, w, budget, kappa), answer(joint, w, budget, kappa))
 
 
+@pytest.mark.costly
 @at_both_ends
 @pytest.mark.parametrize("small", [[[0], [0, 1]], [[0, 1], [1, 3]], [[0, 2, -1, 3, -3]],
                                    [[3, 3, 0], [-1, -2]]])
@@ -422,6 +429,7 @@ def test_the_gap_reaches_down_to_the_convex_envelope_of_the_optima_at_most(
     assert found.value - found.gap >= below - found.slack
 
 
+@pytest.mark.costly
 @for_every_draw
 @pytest.mark.parametrize("listed", [False, True])
 def test_the_gap_of_kmeans_l0_on_forty_values_is_that_to_the_convex_envelope(draw, listed):
@@ -543,6 +551,7 @@ def test_the_objective_scales_with_the_square_of_a_power_of_two(joint, data, hal
     assert (other.sum.status, other.sum.gap) == (found.sum.status, found.sum.gap * s**2)
 
 
+@pytest.mark.costly
 @for_learned_codebooks
 @for_every_draw
 @pytest.mark.parametrize("s", [2.0**-40, 2.0**60])
@@ -677,6 +686,7 @@ def test_an_empty_array_in_the_list_changes_nothing(joint, data):
     assert_same_value(found, other)
 
 
+@pytest.mark.costly
 @for_every_joint
 @pytest.mark.parametrize("dtype, unit", [(np.float64, 1.0), (np.float32, 64.0)])
 @pytest.mark.parametrize("kappa", [1, 4, 20])
@@ -687,6 +697,7 @@ def test_an_offset_of_1e8_loses_nothing(joint, dtype, unit, kappa):
     assert_between(least, answer(joint, w, budget, kappa))
 
 
+@pytest.mark.costly
 @for_every_joint
 @for_both_dtypes
 @pytest.mark.parametrize("kappa", [5, 9])
@@ -812,6 +823,7 @@ def test_a_correction_stands_in_for_the_cluster_that_is_missing():
 # ---- arrays
 
 
+@pytest.mark.torch
 @for_every_joint
 @pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
 @pytest.mark.parametrize("kappa", [0, 2])
@@ -830,6 +842,7 @@ def test_the_sum_has_the_shapes_and_dtype_of_w(joint, dtype, kappa, place):
             assert all((x.shape, x.dtype) == (y.shape, y.dtype) for x, y in pairs)
 
 
+@pytest.mark.torch
 @for_every_joint
 @given(data=st.data())
 @settings(max_examples=10)
@@ -840,6 +853,7 @@ def test_every_namespace_gives_as_good_an_answer(joint, place, data):
     assert_same_value(answer(joint, w, budget, kappa), there)
 
 
+@pytest.mark.torch
 @for_every_joint
 @pytest.mark.parametrize("kappa", [0, 2, 9])
 def test_the_parts_stay_in_the_namespace_and_on_the_device_of_w(joint, kappa, place):
@@ -852,6 +866,7 @@ def test_the_parts_stay_in_the_namespace_and_on_the_device_of_w(joint, kappa, pl
                 assert (array_namespace(x), device(x)) == (array_namespace(one), device(one))
 
 
+@pytest.mark.of_numpy
 @for_every_joint
 @given(data=st.data())
 def test_w_is_not_written_to_and_later_changes_of_it_change_nothing(joint, data):
@@ -875,6 +890,7 @@ def test_the_same_w_gives_the_same_bits(joint, data):
     assert (found.status, found.gap) == (other.status, other.gap)
 
 
+@pytest.mark.of_numpy
 @for_every_joint
 def test_the_layout_of_w_in_memory_does_not_matter(joint):
     w = np.random.default_rng(0).normal(size=(6, 5))
@@ -989,6 +1005,7 @@ def test_a_gap_is_reported_where_most_weights_of_an_array_are_corrected_and_lie_
     assert excess <= Fraction(theta.gap) + Fraction(2) ** -20  # entries of 1e9 rounded: under 1e-6
 
 
+@pytest.mark.costly
 @pytest.mark.parametrize("project", [lambda w, kappa: kmeans_l0(w, 1, kappa), scaled_binary_l0])
 def test_the_narrowest_of_two_nearly_equal_windows_of_thousands_is_found(project):
     n, rng = 5000, np.random.default_rng(0)
@@ -1013,6 +1030,7 @@ def test_an_outlier_on_either_side_does_not_blur_the_narrowest_window(joint, far
     assert kept.tolist() == [True, True, True, True, False, False]
 
 
+@pytest.mark.costly
 def test_outliers_of_a_million_times_the_spread_do_not_hide_the_best_clusters_of_many_weights():
     rng = np.random.default_rng(1)
     base = np.concatenate([rng.normal(c, 0.05, 50) for c in range(10)]) + 1e7
@@ -1041,6 +1059,7 @@ def test_codebooks_by_name_go_to_the_arrays_of_that_name():
             codebook_l0(w, dict.fromkeys(names, [0.0]), 1)
 
 
+@pytest.mark.costly
 def test_two_hundred_and_fifty_six_values_are_all_kept():
     w = np.concatenate([np.repeat(np.arange(256.0), 3) + np.tile([0, 0.1, -0.1], 256), [1e4]])
     theta = kmeans_l0(w, 256, 1)

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import rank_ball, rank_selection
 from problems import PROBLEMS, matrices, objective, slack, storage
 
-from lcref.projections import rank_ball, rank_selection
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
@@ -25,6 +27,7 @@ def test_the_residual_is_the_tail_of_the_singular_values(dtype, shape, rank):
     assert objective(w, theta) <= optimum + slack(PROBLEMS["rank_ball"], w, theta)
 
 
+@pytest.mark.costly
 @DTYPES
 @pytest.mark.parametrize("shape", [(90, 70), (70, 90), (64, 200)])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 2.0])
@@ -180,6 +183,7 @@ def test_a_rank_that_is_free_is_selected_at_any_scale():
     assert part.left.shape == (1, 1)
 
 
+@pytest.mark.costly
 @DTYPES
 @pytest.mark.parametrize("shape", [(30, 20), (20, 30)])
 @pytest.mark.parametrize("alpha", [1e-6, 1e-3, 1e-1])

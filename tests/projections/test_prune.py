@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from places import group_l0_ball, l0_ball, l0_penalty, l1_ball, l1_penalty
 from problems import PROBLEMS, matrices, objective, prices, slack, vectors
 
-from lcref.projections import group_l0_ball, l0_ball, l0_penalty, l1_ball, l1_penalty
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import (binary, kmeans, nearest, powers_of_two, round_to, scaled_codebook,
+                    ternary)
 from problems import PROBLEMS, codebooks, objective, slack, vectors
 
 from lcref.parts import Codebook, Dense
-from lcref.projections import (binary, kmeans, nearest, powers_of_two, round_to, scaled_codebook,
-                               ternary)
 from lcref.verify import oracles
+
+pytestmark = pytest.mark.everywhere
 
 DTYPES = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
@@ -36,6 +38,7 @@ def test_kmeans_reaches_the_optimum_over_intervals(w, k):
     assert objective(w, theta) <= optimum + slack(PROBLEMS["kmeans"], w, theta)
 
 
+@pytest.mark.costly
 @DTYPES
 @pytest.mark.parametrize("k", [2, 3, 5, 8])
 @pytest.mark.parametrize("offset", [0.0, 1e8])
@@ -280,6 +283,7 @@ def test_the_scale_may_be_so_large_that_all_but_a_few_weights_take_the_least_ent
     assert scaled_codebook(w, [0.0, 1.0]).decompress().tolist() == [0.0, 0.0, 4.0]
 
 
+@pytest.mark.costly
 @DTYPES
 @pytest.mark.parametrize("codebook", [[-2.0, -1.0, 0.0, 1.0], [1.0, 3.0, 4.0], [-5.0, 0.5, 2.0]])
 @pytest.mark.parametrize("offset", [0.0, 1e8])
@@ -364,6 +368,7 @@ def test_rounding_to_float16_is_as_near_as_that_of_numpy(w):
     assert objective(w, theta) == objective(w, w.astype(np.float16))
 
 
+@pytest.mark.costly
 @FLOATS
 @DTYPES
 def test_rounding_reaches_the_nearest_at_every_representable_number_and_beside_it(name, dtype):
