@@ -50,6 +50,7 @@ def places_of(test, asked):
     if test.get_closest_marker("costly"):
         return ["numpy"]
     names = ["numpy", *places.STRICT] if asked else ["numpy", places.STRICT[1]]
+    names = names[-1:] if test.get_closest_marker("away") else names
     more = ["torch", "cuda"] if test.get_closest_marker("torch") else ["cuda"]
     return names + [name for name in more if not places.missing(name)]
 

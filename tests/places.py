@@ -113,7 +113,8 @@ def _inner(part):
 
 def put(tree, place=None):
     """The same with every NumPy array at a place, or where the running test computes."""
-    return moved(tree, lambda x: PLACES[place or HERE](x) if isinstance(x, np.ndarray) else x)
+    place = place or PLACES[HERE]
+    return moved(tree, lambda x: place(x) if isinstance(x, np.ndarray) else x)
 
 
 def there(function):

@@ -611,8 +611,8 @@ def test_least_squares_with_every_kind_of_compression_is_the_same_on_every_devic
     x, y, w = (rng.normal(size=shape) for shape in ((30, 6), (30, 8), (8, 6)))
 
     def path(at):
-        return lc.iterate({"w": at(w)}, [Task("w", parse(text))], LeastSquares(at(x), at(y), "w"),
-                       Schedule(mu0=5.0, a=1.3, steps=6))
+        return lc.iterate({"w": at(w)}, [Task("w", parse(text))],
+                          LeastSquares(at(x), at(y), "w"), Schedule(mu0=5.0, a=1.3, steps=6))
     # The data have condition numbers under 4, and each solve is good to a few hundred roundings,
     # 1e-13. No weight of these draws is nearer than that to where a projection jumps, and between
     # such places a C step moves no more than the weights do, an alternation a few times as much;
@@ -631,7 +631,8 @@ def test_sgd_on_a_small_net_is_the_same_on_every_device(text, place):
     def path(at):
         step = SGD(value_and_grad(net), at(x), at(labels), lr=0.1, batch=16, epochs=3, seed=1)
         return lc.iterate({name: at(p) for name, p in params.items()},
-                       [Task("fc1.weight", parse(text))], step, Schedule(mu0=0.5, a=1.4, steps=5))
+                          [Task("fc1.weight", parse(text))], step,
+                          Schedule(mu0=0.5, a=1.4, steps=5))
     # 45 batches in all, each off by a few roundings of numbers near 1, which the convex loss and
     # the penalty do not enlarge; the multipliers as above
     same_to_rounding(path(np.asarray), path(place), 1e-12)

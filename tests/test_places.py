@@ -1,6 +1,8 @@
 """The places where tests compute, and that nothing leaves its place unless asked."""
 
 import contextlib
+import os
+from pathlib import Path
 
 import array_api_strict
 import numpy as np
@@ -12,6 +14,8 @@ from places import PLACES, home, put
 
 from lcref import Schedule, Task, iterate, parse, projections
 from lcref.leastsquares import LeastSquares
+
+pytest_plugins = ["pytester"]
 
 DEVICE = "array_api_strict-device1"
 SUMS = ["each(quantize(k=3)) + prune(kappa=2)", "binary(scale=True) + prune(keep=0.2)",
@@ -50,7 +54,7 @@ def test_an_array_that_leaves_its_device_is_seen(monkeypatch):
 
 @pytest.mark.parametrize("text", [*KINDS, *SUMS])
 def test_a_c_step_moves_no_array_off_its_device(text, monkeypatch):
-    w = put(W, DEVICE)
+    w = put(W, PLACES[DEVICE])
     with leaving(monkeypatch):
         theta = parse(text).project(w, MU)
         theta.decompress(), theta.bits(), parse(text).project(w, MU, theta).decompress()
@@ -75,7 +79,7 @@ def test_a_projection_moves_no_array_off_its_device(name, n, monkeypatch):
 @pytest.mark.parametrize("text", ["quantize(k=2) + prune(kappa=3)", *SUMS[4:6]])
 def test_the_loop_moves_no_array_off_its_device(text, monkeypatch):
     rng = np.random.default_rng(0)
-    x, y, w = put([rng.normal(size=shape) for shape in ((40, 8), (40, 6), (6, 8))], DEVICE)
+    x, y, w = put([rng.normal(size=shape) for shape in ((40, 8), (40, 6), (6, 8))], PLACES[DEVICE])
     with leaving(monkeypatch):
         *_, last = iterate({"weight": w}, [Task("weight", parse(text))], LeastSquares(x, y),
                            Schedule(mu0=0.5, a=1.3, steps=4))
@@ -111,7 +115,74 @@ def test_a_part_that_was_brought_home_is_that_of_numpy(text):
     assert found.bits() == expected.bits() and type(found) is type(expected)
 
 
+PLACED = """
+    import pytest
+    from hypothesis import given, settings
+    from hypothesis import strategies as st
+
+    seen = []
+
+    @pytest.mark.everywhere
+    @given(i=st.integers())
+    @settings(max_examples=20)
+    def test_everywhere(i):
+        seen.append(i)
+
+    def test_so_many():
+        print("examples", len(seen))
+
+    def test_asked(place):
+        pass
+
+    @pytest.mark.away
+    def test_away(place):
+        pass
+"""
+USUAL = ["numpy", *places.STRICT, *(["cuda"] if not places.missing("cuda") else [])]
+
+
+@pytest.fixture
+def run(pytester, monkeypatch):
+    """Run pytest on PLACED in a process of its own, with the conftest of these tests."""
+    tests = Path(__file__).parent
+    path = filter(None, [str(tests.parent), str(tests), os.environ.get("PYTHONPATH")])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    pytester.makeconftest((tests / "conftest.py").read_text(encoding="utf-8"))
+    pytester.makepyfile(PLACED)
+    return lambda *args: pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v", *args)
+
+
+def places_in(result, test):
+    return [line.split("[")[1].split("]")[0] for line in result.outlines if f"::{test}[" in line]
+
+
+def test_a_test_runs_at_its_places_and_away_from_numpy_with_few_examples(run):
+    result = run("-rP")
+    assert result.ret == 0
+    assert places_in(result, "test_everywhere") == [n for n in USUAL if n != "array_api_strict"]
+    assert places_in(result, "test_asked") == USUAL
+    assert places_in(result, "test_away") == [n for n in USUAL[2:]]
+    few = 3 * (len(USUAL) - 2)  # beside the 20 of NumPy
+    result.stdout.fnmatch_lines([f"examples {20 + few}"])
+
+
+def test_a_place_that_was_asked_for_is_the_only_one_and_runs_in_full(run):
+    result = run("--place", DEVICE, "-rP")
+    result.assert_outcomes(passed=3, deselected=1)  # what says nothing of places is of NumPy
+    for test in ("test_everywhere", "test_asked", "test_away"):
+        assert places_in(result, test) == [DEVICE]
+    assert "::test_so_many" in run("--place", DEVICE, "--place", "numpy").stdout.str()
+
+
+@pytest.mark.parametrize("name, says", [("moon", "invalid choice: 'moon'"), *(
+    (name, f"--place {name}: *") for name in ("torch", "cuda") if places.missing(name))])
+def test_a_place_that_is_not_there_is_a_usage_error_with_the_reason(run, name, says):
+    result = run("--place", name)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([f"*{says}*"])
+
+
 def test_what_is_of_numpy_stays_as_it_is():
     theta = parse(SUMS[0]).project(W, MU)
     assert home(theta) is theta
-    same_part(put(theta, "numpy"), theta)
+    same_part(put(theta, np.asarray), theta)

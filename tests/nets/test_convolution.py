@@ -6,12 +6,11 @@ import pytest
 from autograd.test_util import check_grads
 from hypothesis import given
 from hypothesis import strategies as st
-from plain_layers import (cast, convolution, integers, on_device_with_vjps, output_shape,
+from plain_layers import (cast, convolution, integers, with_vjps_there, output_shape,
                           with_vjps)
 
 from lcref.nets.convolution import conv2d
 
-TEXTS = {"numpy": with_vjps, "array standard": on_device_with_vjps}
 KERNELS = [(1, 1), (2, 2), (3, 3), (5, 5), (1, 3), (3, 1), (3, 2), (2, 5)]
 CASES = [(image, kernel, stride, padding)
          for image in [(5, 7), (6, 4)] for kernel in KERNELS for stride in (1, 2, 3, 4)
@@ -37,31 +36,31 @@ def expected(case):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("case", CASES + SMALL + WIDE, ids=str)
-def test_convolution_and_its_gradients_are_exact_on_integers(case, text, dtype):
+def test_convolution_and_its_gradients_are_exact_on_integers(case, dtype):
     *args, g = cast(arrays(*case), dtype)
     args += case[2:]
-    y, *gradients = TEXTS[text](conv2d, args, (0, 1, 2), g)
+    y, *gradients = with_vjps_there(conv2d, args, (0, 1, 2), g)
     for one, exact in zip([y, *gradients], expected(case), strict=True):
         assert one.dtype == dtype and one.tolist() == exact
 
 
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("case", CASES[::7] + SMALL + WIDE, ids=str)
-def test_each_gradient_is_the_same_when_it_is_the_only_one_asked_for(case, text):
+def test_each_gradient_is_the_same_when_it_is_the_only_one_asked_for(case):
     *args, g = arrays(*case)
     args += case[2:]
     for argnum in (0, 1, 2):
-        _, gradient = TEXTS[text](conv2d, args, (argnum,), g)
+        _, gradient = with_vjps_there(conv2d, args, (argnum,), g)
         assert gradient.tolist() == expected(case)[1 + argnum]
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_a_convolution_without_bias_adds_none(text):
+@pytest.mark.everywhere
+def test_a_convolution_without_bias_adds_none():
     case = (5, 7), (3, 3), 2, 1
     x, w, b, g = arrays(*case)
-    y, dx, dw = TEXTS[text](conv2d, (x, w), (0, 1), g, stride=2, padding=1)
+    y, dx, dw = with_vjps_there(conv2d, (x, w), (0, 1), g, stride=2, padding=1)
     exact = expected(case)
     assert (y + b).tolist() == exact[0] and [dx.tolist(), dw.tolist()] == exact[1:3]
 
@@ -87,6 +86,8 @@ def geometries(draw):
         draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(0, 99))
 
 
+@pytest.mark.everywhere
+@pytest.mark.away
 @given(geometries(), st.sampled_from([np.float32, np.float64]))
 def test_the_two_texts_of_a_convolution_agree_within_rounding(geometry, dtype):
     # a sum of m products in any order is off by at most m u Σ |products|; there are two of them
@@ -96,7 +97,7 @@ def test_the_two_texts_of_a_convolution_agree_within_rounding(geometry, dtype):
     counts = convolution(*(np.ones(a.shape, int).astype(object) for a in (*args, g)),
                          stride, padding)
     args += stride, padding
-    here, there = with_vjps(conv2d, args, (0, 1, 2), g), on_device_with_vjps(
+    here, there = with_vjps(conv2d, args, (0, 1, 2), g), with_vjps_there(
         conv2d, args, (0, 1, 2), g)
     for a, b, size, count in zip(here, there, sizes, counts, strict=True):
         bound = (count + 1) * size * float(np.finfo(dtype).eps)

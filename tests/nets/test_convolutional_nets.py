@@ -5,11 +5,10 @@ import re
 from dataclasses import replace
 from types import MappingProxyType
 
-import array_api_strict
 import numpy as np
 import pytest
 from channels_first import Forward, cross_entropy, positive
-from plain_layers import on_device, to_host
+from places import on_host
 
 from lcref.nets import build, evaluate, loss, value_and_grad
 from lcref.nets.models import resnet
@@ -133,15 +132,16 @@ def test_a_net_without_dropout_draws_nothing():
         assert not NETS[name][0].random
 
 
+@pytest.mark.away
 @pytest.mark.parametrize("name", ["lenet5", "lenet5-tanh", "resnet8", "resnet14", "nin"])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_a_step_where_the_arrays_live_equals_numpys_within_rounding(name, dtype):
+def test_a_step_where_the_arrays_live_equals_numpys_within_rounding(name, dtype, place):
     net, _ = NETS[name]
     params, x, labels = problem(name, 2, dtype)
     f = value_and_grad(net)
-    there = {key: on_device(p) for key, p in params.items()}
+    there = {key: place(p) for key, p in params.items()}
     net.check(there)
-    value, *dicts = f(there, on_device(x), on_device(labels), np.random.default_rng(5))
+    value, *dicts = f(there, place(x), place(labels), np.random.default_rng(5))
     exact, *expected = f(params, x, labels, np.random.default_rng(5))
     u = float(np.finfo(dtype).eps)
     assert float(value) == pytest.approx(exact, rel=1000 * u)
@@ -149,18 +149,19 @@ def test_a_step_where_the_arrays_live_equals_numpys_within_rounding(name, dtype)
         assert sorted(one) == sorted(other)
         scale = max((np.linalg.norm(e) for e in other.values()), default=0)
         for key, e in other.items():
-            a = to_host(one[key])
+            a = on_host(one[key])
             assert a.dtype == dtype and a.shape == e.shape
             assert np.linalg.norm(a - e) <= 2e4 * u * (np.linalg.norm(e) + 1e-3 * scale), key
 
 
+@pytest.mark.away
 @pytest.mark.parametrize("name", ["lenet5", "resnet8"])
-def test_a_net_of_images_is_evaluated_where_its_arrays_live(name):
+def test_a_net_of_images_is_evaluated_where_its_arrays_live(name, place):
     net, _ = NETS[name]
     params, x, labels = problem(name, 5)
-    there = {key: on_device(p) for key, p in params.items()}
-    assert net.apply(there, on_device(x)).device == array_api_strict.Device("device1")
-    result = evaluate(net, there, on_device(x), on_device(labels), batch=2)
+    there = {key: place(p) for key, p in params.items()}
+    assert net.apply(there, place(x)).device == place(x).device
+    result = evaluate(net, there, place(x), place(labels), batch=2)
     assert result == pytest.approx(evaluate(net, params, x, labels), rel=1e-10)
 
 

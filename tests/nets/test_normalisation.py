@@ -5,14 +5,14 @@ from decimal import Decimal
 import numpy as np
 import pytest
 from autograd.test_util import check_grads
+from places import there
 from plain_layers import (DIGITS, batch_moments, batch_normalised, cast, decimals, floats,
-                          leave_nan, on_device, on_device_with_vjps, response_normalised,
-                          self_normalised, slopes, to_host, with_vjps)
+                          leave_nan, response_normalised, self_normalised, slopes, with_vjps,
+                          with_vjps_there)
 
 from lcref.nets.normalisation import (batch_norm, batch_norm_train, batch_statistics,
                                       local_response_norm)
 
-TEXTS = {"numpy": with_vjps, "array standard": on_device_with_vjps}
 EPS = 1e-5
 SHAPES = [(2, 2, 3, 2), (1, 2, 2, 3), (3, 1, 1, 1), (2, 3, 1, 4)]
 
@@ -39,10 +39,10 @@ def statistics(x):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("eps", [EPS, 0.5])
-def test_batch_norm_with_given_statistics_and_its_gradients(shape, text, dtype, eps):
+def test_batch_norm_with_given_statistics_and_its_gradients(shape, dtype, eps):
     *args, g = cast(arrays(shape), dtype)
     x, gamma, beta, mean, var, exact_g = map(decimals, (*args, g))
     e = Decimal(eps)
@@ -50,17 +50,17 @@ def test_batch_norm_with_given_statistics_and_its_gradients(shape, text, dtype, 
              slopes(lambda x: batch_normalised(x, gamma, beta, mean, var, e), x, exact_g),
              slopes(lambda a: batch_normalised(x, a, beta, mean, var, e), gamma, exact_g),
              slopes(lambda b: batch_normalised(x, gamma, b, mean, var, e), beta, exact_g)]
-    for one, other in zip(TEXTS[text](batch_norm, args, (0, 1, 2), g, eps=eps), exact):
+    for one, other in zip(with_vjps_there(batch_norm, args, (0, 1, 2), g, eps=eps), exact):
         close(one, other, dtype)
-    for one, other in zip(TEXTS[text](batch_norm, [*args, eps], (0, 1, 2), g), exact):
+    for one, other in zip(with_vjps_there(batch_norm, [*args, eps], (0, 1, 2), g), exact):
         close(one, other, dtype)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("eps", [EPS, 0.5])
-def test_batch_norm_in_training_and_its_gradients_with_the_batchs_statistics(shape, text, dtype,
+def test_batch_norm_in_training_and_its_gradients_with_the_batchs_statistics(shape, dtype,
                                                                              eps):
     x, gamma, beta, _, _, g = cast(arrays(shape), dtype)
     args = [x, gamma, beta, *statistics(x)]
@@ -70,7 +70,7 @@ def test_batch_norm_in_training_and_its_gradients_with_the_batchs_statistics(sha
              slopes(lambda x: self_normalised(x, gamma, beta, e), x, exact_g),
              slopes(lambda a: self_normalised(x, a, beta, e), gamma, exact_g),
              slopes(lambda b: self_normalised(x, gamma, b, e), beta, exact_g)]
-    for one, other in zip(TEXTS[text](batch_norm_train, args, (0, 1, 2), g, eps=eps), exact):
+    for one, other in zip(with_vjps_there(batch_norm_train, args, (0, 1, 2), g, eps=eps), exact):
         close(one, other, dtype, 512)
 
 
@@ -102,15 +102,15 @@ def test_training_in_one_piece_agrees_with_numerical_gradients():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("place", ["numpy", "array standard"])
+@pytest.mark.everywhere
 @pytest.mark.parametrize("offset", [0, 1000])
 @pytest.mark.parametrize("shape", [*SHAPES, (5, 9, 8, 3)])
-def test_the_statistics_of_a_batch_do_not_cancel(shape, offset, place, dtype):
+def test_the_statistics_of_a_batch_do_not_cancel(shape, offset, dtype):
     x = arrays(shape, offset)[0].astype(dtype)
     with decimal.localcontext(DIGITS):
         mean, var = map(floats, batch_moments(decimals(x)))
     leave_nan()
-    got = batch_statistics(x) if place == "numpy" else map(to_host, batch_statistics(on_device(x)))
+    got = there(batch_statistics)(x)
     u = float(np.finfo(dtype).eps)
     for one, exact, bound in zip(got, (mean, var), (64 * u * (1 + abs(offset)), 64 * u)):
         assert one.dtype == dtype and one.shape == exact.shape
@@ -123,17 +123,17 @@ LRN = [(5, 1e-4, .75, 2.0), (5, .5, .75, 1.0), (3, .25, .5, 2.0), (1, 1.0, 1.0, 
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("shape", [(1, 1, 2, 7), (2, 1, 1, 3), (1, 1, 1, 1), (1, 1, 1, 2)])
 @pytest.mark.parametrize("options", LRN, ids=str)
-def test_local_response_norm_and_its_gradient(shape, options, text, dtype):
+def test_local_response_norm_and_its_gradient(shape, options, dtype):
     x, g = cast(arrays(shape)[::5], dtype)
     exact_x, exact_g = decimals(x), decimals(g)
     size, *rest = options
     rest = [Decimal(v) for v in rest]
     exact = [floats(response_normalised(exact_x, size, *rest)),
              slopes(lambda x: response_normalised(x, size, *rest), exact_x, exact_g)]
-    for one, other in zip(TEXTS[text](local_response_norm, (x, *options), (0,), g), exact):
+    for one, other in zip(with_vjps_there(local_response_norm, (x, *options), (0,), g), exact):
         close(one, other, dtype)
 
 

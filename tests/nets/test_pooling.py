@@ -5,12 +5,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 from autograd.test_util import check_grads
-from plain_layers import (cast, floats, fractions, integers, maxima, means, on_device_with_vjps,
+from plain_layers import (cast, floats, fractions, integers, maxima, means, with_vjps_there,
                           outputs, with_vjps)
 
 from lcref.nets.pooling import average_pool, global_average_pool, max_pool
 
-TEXTS = {"numpy": with_vjps, "array standard": on_device_with_vjps}
 CASES = [(image, size, stride, padding)
          for image in [(6, 6), (5, 7)] for size in (1, 2, 3, 4) for stride in (1, 2, 3)
          for padding in range(size // 2 + 1)] + [((1, 1), 1, 1, 0), ((1, 1), 2, 2, 1),
@@ -30,11 +29,12 @@ def expected(pool, case):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_max_pool_is_the_maximum_and_the_first_of_equals_has_the_gradient(case, text, dtype):
+def test_max_pool_is_the_maximum_and_the_first_of_equals_has_the_gradient(case, dtype):
     x, g = cast(arrays(*case), dtype)       # values −2 to 2: most windows have ties
-    for one, exact in zip(TEXTS[text](max_pool, (x, *case[1:]), (0,), g), expected(maxima, case)):
+    found = with_vjps_there(max_pool, (x, *case[1:]), (0,), g)
+    for one, exact in zip(found, expected(maxima, case)):
         assert one.dtype == dtype and one.tolist() == exact.tolist()
 
 
@@ -51,11 +51,11 @@ def test_the_maximum_of_negative_values_at_the_edge_is_not_the_padding():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.everywhere
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_average_pool_is_the_mean_with_the_padding_as_zeros(case, text, dtype):
+def test_average_pool_is_the_mean_with_the_padding_as_zeros(case, dtype):
     x, g = cast(arrays(*case), dtype)
-    y, dx = TEXTS[text](average_pool, (x, *case[1:]), (0,), g)
+    y, dx = with_vjps_there(average_pool, (x, *case[1:]), (0,), g)
     exact_y, exact_dx = expected(means, case)
     u = np.finfo(dtype).eps
     assert y.dtype == dx.dtype == dtype
@@ -65,10 +65,10 @@ def test_average_pool_is_the_mean_with_the_padding_as_zeros(case, text, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("text", TEXTS)
-def test_global_average_pool_is_the_mean_of_each_channel(text, dtype):
+@pytest.mark.everywhere
+def test_global_average_pool_is_the_mean_of_each_channel(dtype):
     x, g = cast((arrays((4, 7), 1, 1, 0)[0], integers(np.random.default_rng(0), 2, 3)), dtype)
-    y, dx = TEXTS[text](global_average_pool, (x,), (0,), g)
+    y, dx = with_vjps_there(global_average_pool, (x,), (0,), g)
     exact = [[sum(Fraction(float(x[n, i, j, c])) for i in range(4) for j in range(7)) / 28
               for c in range(3)] for n in range(2)]
     u = float(np.finfo(dtype).eps)
