@@ -160,7 +160,7 @@ SHAPES = st.lists(st.lists(st.integers(0, 3), max_size=3).map(tuple), min_size=1
 def test_tensors_joined_and_split_are_themselves(shapes):
     sizes = [math.prod(shape) for shape in shapes]
     ends = list(accumulate(sizes))
-    tensors = {f"t{i}": np.arange(end - n, end).reshape(shape) * 1.0
+    tensors = {f"t{i}": np.arange(end - n, end, dtype=np.float64).reshape(shape)
                for i, (n, end, shape) in enumerate(zip(sizes, ends, shapes))}
     layout = Layout.of(tensors)
     join, split = there(layout.join), there(layout.split)
