@@ -1,0 +1,377 @@
+"""What the reproductions share: their rows, how they are run and collected, intervals, pictures.
+
+A row is a name and the flags of one `lcref compress`. A long one runs as that command, in a
+working folder of its own, WORK/NAME, and goes on from its last checkpoint where it was stopped. A
+short one, of a minute, is computed to the same bits without evaluating the net after every LC step,
+which would take as long as the training. A row that has a result is passed over. What is known of
+the rows is one file, results.json, a row a line.
+"""
+
+import argparse
+import csv
+import datetime
+import json
+import math
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from fnmatch import fnmatch
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+from threadpoolctl import threadpool_info
+from tqdm import tqdm
+
+from lcref import cells, choice, experiment, lc, nets, storage, sweep_plots, training
+from lcref.flags import add_job_flags
+from lcref.nets.checkpoints import read_params
+from lcref.parts import LowRank
+
+ROOT = Path(__file__).parent
+REFERENCE = "lenet300_mnist.npz"    # in weights/ of the data folder, unless --reference is given
+PATH = ("mu", "feasibility", "loss", "compressed_loss", "compressed_train_error", "test_error",
+        "compressed_test_error")
+Z = 1.959964    # of a two-sided interval of 95%
+SHORT = "--mu0 6e-4 --growth 1.4 --steps 12 --epochs 3 --lr 0.09 --lr-decay 0.95"  # 36 epochs
+QUICK = "--reference-epochs 5 --steps 2 --epochs 1"     # of LeNet300 on the bundled digits
+
+
+def arguments(text, folder, reference=REFERENCE):
+    """The flags of a run.py whose folder is given; with --quick nothing goes there by default."""
+    parser = argparse.ArgumentParser(description=text.splitlines()[0])
+    parser.add_argument("--data-dir", default=os.environ.get("LCREF_DATA"), help="folder with the "
+                        "data and weights/ (default: the environment variable LCREF_DATA)")
+    parser.add_argument("--quick", action="store_true", help="a small version, in a minute or so")
+    parser.add_argument("--out", type=Path, help="the folder of the results (default: results "
+                        "beside the script; with --quick a new temporary one)")
+    if reference:
+        parser.add_argument("--reference", help=f"the reference weights (default: weights/"
+                            f"{reference} in the data folder)")
+        parser.add_argument("--work", type=Path, help="where runs have their folders (default: "
+                            "papers_repro/work; with --quick in --out)")
+        parser.add_argument("--workers", type=int, default=1, help="rows at a time (default: 1)")
+        parser.add_argument("--only", action="append", metavar="PATTERN", help="the rows whose "
+                            "names fit, such as 'short-prune-*'; repeat it for more")
+    args = parser.parse_args()
+    if not args.quick and not args.data_dir:
+        parser.error("the data are needed: give --data-dir or set LCREF_DATA")
+    args.out = args.out or (Path(tempfile.mkdtemp()) if args.quick else folder / "results")
+    args.out.mkdir(parents=True, exist_ok=True)
+    if reference:
+        args.work = args.work or (args.out if args.quick else ROOT) / "work"
+        if args.data_dir and not args.reference:
+            args.reference = os.path.join(args.data_dir, "weights", reference)
+    return args
+
+
+def machine():
+    """The processor, its cores, and the BLAS."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines()
+             if line.startswith("model name")] if info.exists() else [platform.processor()]
+    blas = [f"{b['internal_api']} {b['version']} ({b.get('architecture', '')})"
+            for b in threadpool_info() if b["user_api"] == "blas"]
+    return {"processor": names[0], "cores": os.cpu_count(), "system": platform.system(),
+            "blas": sorted(set(blas))}
+
+
+def made_by(script, args):
+    """The command, the date, the machine and the versions of a result that is no row."""
+    import scipy
+
+    import lcref
+    return {"command": f"python papers_repro/{script}" + " --quick" * args.quick,
+            "date": datetime.date.today().isoformat(), "machine": machine(),
+            "versions": {"lcref": lcref.__version__, "numpy": np.__version__,
+                         "scipy": scipy.__version__, "python": platform.python_version()}}
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+def run(rows, args):
+    """Run the rows that have no result, write results.json and .csv; return all known records.
+
+    Parameters
+    ----------
+    rows : dict of name to flags
+        Those whose name begins with "short-" are short.
+    args : what `arguments` returned
+    """
+    file = args.out / "results.json"
+    known = read(file)
+    todo = {name: flags for name, flags in rows.items()
+            if not args.only or any(fnmatch(name, pattern) for pattern in args.only)}
+    todo = {name: flags for name, flags in todo.items()
+            if name not in known or known[name]["command"] != command(flags)}
+    with ProcessPoolExecutor(args.workers) as pool:
+        pending = [pool.submit(measure if name.startswith("short-") else compress,
+                               name, flags, args) for name, flags in todo.items()]
+        for done in tqdm(as_completed(pending), total=len(pending), unit="row", disable=None):
+            known[done.result()["name"]] = done.result()
+            write(known, rows, file)
+    write(known, rows, file)
+    return known
+
+
+def read(file):
+    """The records in a results.json by name; none where there is no file."""
+    return {row["name"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+
+
+def write(known, rows, file):
+    """Write the records, in the order of rows: results.json a row a line, and results.csv."""
+    places = {name: i for i, name in enumerate(rows)}
+    ordered = sorted(known.values(), key=lambda row: places.get(row["name"], len(places)))
+    file.write_text("[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in ordered)
+                    + "\n]\n")
+    with open(file.with_suffix(".csv"), "w", newline="", encoding="utf-8") as out:
+        table = csv.writer(out, lineterminator="\n")
+        table.writerow(COLUMNS)
+        table.writerows([value(row) for value in COLUMNS.values()] for row in ordered)
+
+
+COLUMNS = {
+    "name": lambda row: row["name"], "kind": lambda row: row["kind"],
+    "tasks": lambda row: "; ".join(row["tasks"]),
+    **{f"ratio {width}": lambda row, width=width: round(row["ratio"][width], 3)
+       for width in ("float32", "float16")},
+    "file bytes": lambda row: row["file_bytes"],
+    **{f"{net} {what}": lambda row, net=net, what=what: row[net][f"{what}_error"]
+       for net in ("reference", "direct", "lc") for what in ("train", "test")},
+    "low": lambda row: interval(row)[0], "high": lambda row: interval(row)[1],
+    "loss": lambda row: row["lc"]["loss"], "feasibility": lambda row: row["feasibility"],
+    "seconds": lambda row: round(row["seconds"]["total"], 1), "date": lambda row: row["date"],
+}
+
+
+def command(flags):
+    """The command of a row, as a reader would type it."""
+    return f"lcref compress {flags}".strip()
+
+
+def flags_of(flags, args):
+    """The flags of a row as words, with the files that the user has."""
+    words = shlex.split(flags)
+    if "--reference" in words:
+        words[words.index("--reference") + 1] = args.reference
+    return words + (["--data-dir", args.data_dir] if args.data_dir else [])
+
+
+def parsed(words):
+    """The flags of `lcref compress`, as it reads them."""
+    parser = argparse.ArgumentParser()
+    add_job_flags(parser)
+    return parser.parse_args(words, argparse.Namespace(out=None, quiet=True))
+
+
+def compress(name, flags, args):
+    """The record of a long row: run `lcref compress` in WORK/NAME, unless that has ended there."""
+    folder = args.work / name
+    if not (folder / "history.json").exists():
+        begun = any(folder.glob("checkpoint-*.npz"))
+        words = [*flags_of(flags, args), "--quiet", "--resume" if begun else "--out", str(folder)]
+        subprocess.run([sys.executable, "-m", "lcref", "compress", *words], check=True,
+                       stdout=sys.stderr, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
+    history = json.loads((folder / "history.json").read_text())
+    same_settings(history.pop("settings"), flags, folder)
+    dataset, net = problem(flags, args)
+    ended = datetime.date.fromtimestamp((folder / "history.json").stat().st_mtime)
+    steps = history.pop("steps")
+    return {**about(name, flags, ended), **history, "status": steps[-1]["status"],
+            "wrong": wrong(net, read_params(folder / "compressed.npz", net), dataset),
+            "path": {key: [rounded(step[key]) for step in steps] for key in PATH}}
+
+
+def measure(name, flags, args):
+    """The record of a short row."""
+    asked, start = parsed(flags_of(flags, args)), time.perf_counter()
+    with nets.threads(1):
+        job = experiment.prepare(asked)
+        reference, report = reference_of(job, flags)
+        result = lc.compress(reference, job.tasks, job.l_step, job.schedule)
+        found = {"reference": report, "direct": job.evaluate(result.direct),
+                 "lc": job.evaluate(result.params)}
+    seconds = {phase: sum(step["seconds"][phase] for step in result.history)
+               for phase in ("l_step", "c_step")} | {"total": time.perf_counter() - start}
+    packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
+    return {**about(name, flags, datetime.date.today()), **found, "ratio": result.ratio,
+            "storage": storage.convention(job.tasks), "file_bytes": len(packed),
+            "feasibility": result.feasibility, "seconds": seconds,
+            "tasks": [str(task) for task in job.tasks],
+            "versions": training.about(asked)["versions"],
+            "status": result.history[-1]["status"], "ranks": ranks(job.tasks, result.thetas),
+            "wrong": wrong(job.net, result.params, job.dataset),
+            "path": {key: [rounded(step[key]) for step in result.history] for key in PATH[:2]}}
+
+
+REFERENCES: dict[str, tuple] = {}   # of this process: reports, and weights where none were given
+
+
+def reference_of(job, flags):
+    """The reference weights of a job, and their errors; trained, and evaluated, once a process."""
+    key = re.sub("--(compress|task) '[^']*'", "", flags)
+    if key not in REFERENCES:
+        params = job.params if job.args.reference else experiment.reference_weights(job.args)
+        REFERENCES[key] = params, job.evaluate(params)
+    return REFERENCES[key]
+
+
+def about(name, flags, date):
+    """What a row is, and what made it."""
+    return {"name": name, "kind": kind(flags), "command": command(flags),
+            "date": date.isoformat(), "threads": 1, "machine": machine()}
+
+
+def same_settings(settings, flags, folder):
+    """ValueError unless the run in a folder had the settings of the flags."""
+    asked = vars(parsed(shlex.split(flags)))
+    other = [name for name, value in settings.items()
+             if name in asked and name not in ("reference", "data_dir", "threads", "storage")
+             and value != asked[name]]
+    if other:
+        raise ValueError(f"{folder} holds a run with another {', '.join(other)}; remove it")
+
+
+def ranks(tasks, thetas):
+    """The rank of each tensor whose part is a product of two factors."""
+    found = {}
+    for i, task in enumerate(tasks):
+        parts = getattr(thetas[i], "parts", {})
+        if isinstance(parts, dict):
+            found |= {name: int(part.left.shape[1]) for name, part in parts.items()
+                      if isinstance(part, LowRank)}
+    return found
+
+
+def rounded(value):
+    return float(f"{value:.6g}")
+
+
+def kind(flags):
+    """The kinds of compression, such as "quantize + prune"; of several tasks, each once."""
+    asked = parsed(shlex.split(flags))
+    return cells.kind({name: value for name in ("compress", "task")
+                       if (value := getattr(asked, name))})
+
+
+def problem(flags, args):
+    """The data set and the net."""
+    return training.problem(parsed(flags_of(flags, args)))
+
+
+def wrong(net, params, dataset, batch=500):
+    """The positions of the test images that a net gets wrong."""
+    found = []
+    for i in range(0, len(dataset.y_test), batch):
+        x, y = dataset.x_test[i:i + batch], dataset.y_test[i:i + batch]
+        logits = net.apply(params, dataset.prepare(x))
+        found += (i + np.flatnonzero(np.argmax(logits, axis=1) != y)).tolist()
+    return found
+
+
+# ---- intervals ---------------------------------------------------------------------------------
+
+
+def wilson(count, n):
+    """The 95% interval of Wilson for a share of which count of n were seen, in percent."""
+    share, more = count / n, Z * Z / n
+    centre = (share + more / 2) / (1 + more)
+    half = Z * math.sqrt(share * (1 - share) / n + more / (4 * n)) / (1 + more)
+    return 100 * (centre - half), 100 * (centre + half)
+
+
+def interval(row, n=None):
+    """The same of a row's test error."""
+    count = len(row["wrong"])
+    n = n or round(100 * count / row["lc"]["test_error"]) if count else n or 10_000
+    return tuple(round(limit, 3) for limit in wilson(count, n))
+
+
+def paired(one, other):
+    """The images that only one row gets wrong, that only the other does, and McNemar's exact p."""
+    first, second = set(one["wrong"]), set(other["wrong"])
+    only, others = len(first - second), len(second - first)
+    p = binomtest(only, only + others).pvalue if only + others else 1.0
+    return only, others, float(p)
+
+
+# ---- the front ---------------------------------------------------------------------------------
+
+
+def is_sum(row):
+    return "+" in row["kind"]
+
+
+def front(rows, quantity="test_error", storage="float32"):
+    """The rows of the Pareto front of ratio and error (or loss), by rising ratio."""
+    points = [(row["ratio"][storage], row["lc"][quantity]) for row in rows]
+    return sorted((rows[i] for i in choice.front(points)), key=lambda row: row["ratio"][storage])
+
+
+def versus_single(row, rows, storage="float32"):
+    """The single compression of lowest error with at least the ratio of a row; None without one."""
+    smaller = [other for other in rows if not is_sum(other)
+               and other["ratio"][storage] >= row["ratio"][storage]]
+    return min(smaller, key=lambda other: other["lc"]["test_error"], default=None)
+
+
+def picture(rows, folder):
+    """Draw test errors and losses against the ratio, by kind, with the fronts."""
+    drawn = [{"key": row["name"], "kind": row["kind"], "settings": {}, "result": row}
+             for row in rows]
+    sweep_plots.error_ratio_figure(drawn, folder / "error-ratio.png", "float32")
+    sweep_plots.loss_ratio_figure(drawn, folder / "loss-ratio.png", "float32")
+
+
+def keep_pictures(names, args):
+    """Copy the pictures of finished rows to the results."""
+    for name in names:
+        for file in sorted((args.work / name).glob("*.png")):
+            (args.out / name).mkdir(exist_ok=True)
+            shutil.copy(file, args.out / name)
+
+
+def markdown(header, rows):
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def what(row):
+    """The compression of a row; the tensors are named where there are several tasks."""
+    tasks = row["tasks"]
+    return "; ".join(tasks) if len(tasks) > 1 else tasks[0].split(": ", 1)[1]
+
+
+def front_table(rows, storage="float32"):
+    """The front in Markdown, each row beside the best single compression of at least its ratio."""
+    lines = []
+    for row in front(rows, storage=storage):
+        low, high = interval(row)
+        single = versus_single(row, rows, storage) if is_sum(row) else None
+        beside = ["", "", ""]
+        if single:
+            only, others, p = paired(row, single)
+            beside = [f"{what(single)}, {single['ratio'][storage]:.2f}",
+                      f"{single['lc']['test_error']:.2f}%", f"{only} / {others}, {p:.2g}"]
+        elif is_sum(row):
+            beside[0] = "none"
+        lines.append([what(row), f"{row['ratio'][storage]:.2f}",
+                      f"{row['lc']['test_error']:.2f}% ({low:.2f} to {high:.2f})", *beside])
+    return markdown(["on the front", f"ratio {storage}", "test error (95%)",
+                     "best single of at least that ratio", "its error",
+                     "only this one wrong / only the single, p"], lines)
+
+
+def short_name(text):
+    """The name of a row of the short schedule: "short-" and its text without punctuation."""
+    return "short-" + "-".join(re.findall(r"[a-z0-9.]+", text))
