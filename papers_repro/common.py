@@ -33,14 +33,16 @@ from tqdm import tqdm
 from lcref import cells, choice, experiment, lc, nets, storage, sweep_plots, training
 from lcref.flags import add_job_flags
 from lcref.nets.checkpoints import read_params
-from lcref.parts import LowRank
+from lcref.parts import ByTensor, LowRank, Sparse, Sum, leaves
 
 ROOT = Path(__file__).parent
 REFERENCE = "lenet300_mnist.npz"    # in weights/ of the data folder, unless --reference is given
+SINGLE = Path(__file__).parent / "part5" / "lenet300" / "results" / "results.json"
 PATH = ("mu", "feasibility", "loss", "compressed_loss", "compressed_train_error", "test_error",
         "compressed_test_error")
 Z = 1.959964    # of a two-sided interval of 95%
-SHORT = "--mu0 6e-4 --growth 1.4 --steps 12 --epochs 3 --lr 0.09 --lr-decay 0.95"  # 36 epochs
+SHORT = "--mu0 1e-3 --growth 1.15 --steps 30 --epochs 1 --lr 0.09 --lr-decay 0.95"
+LENET300 = f"--net lenet300 --activation tanh --data mnist --reference {REFERENCE} --batch 256"
 QUICK = "--reference-epochs 5 --steps 2 --epochs 1"     # of LeNet300 on the bundled digits
 
 
@@ -61,7 +63,7 @@ def arguments(text, folder, reference=REFERENCE):
         parser.add_argument("--only", action="append", metavar="PATTERN", help="the rows whose "
                             "names fit, such as 'short-prune-*'; repeat it for more")
     args = parser.parse_args()
-    if not args.quick and not args.data_dir:
+    if reference and not args.quick and not args.data_dir:
         parser.error("the data are needed: give --data-dir or set LCREF_DATA")
     args.out = args.out or (Path(tempfile.mkdtemp()) if args.quick else folder / "results")
     args.out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +99,7 @@ def made_by(script, args):
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def run(rows, args):
+def run(rows, args, shared=()):
     """Run the rows that have no result, write results.json and .csv; return all known records.
 
     Parameters
@@ -105,9 +107,11 @@ def run(rows, args):
     rows : dict of name to flags
         Those whose name begins with "short-" are short.
     args : what `arguments` returned
+    shared : files of results, from which rows of the same name and command are taken
     """
     file = args.out / "results.json"
-    known = read(file)
+    known = {name: row for other in shared for name, row in read(other).items()
+             if name in rows and row["command"] == command(rows[name])} | read(file)
     todo = {name: flags for name, flags in rows.items()
             if not args.only or any(fnmatch(name, pattern) for pattern in args.only)}
     todo = {name: flags for name, flags in todo.items()
@@ -116,9 +120,12 @@ def run(rows, args):
         pending = [pool.submit(measure if name.startswith("short-") else compress,
                                name, flags, args) for name, flags in todo.items()]
         for done in tqdm(as_completed(pending), total=len(pending), unit="row", disable=None):
-            known[done.result()["name"]] = done.result()
-            write(known, rows, file)
+            if not done.exception():
+                known[done.result()["name"]] = done.result()
+                write(known, rows, file)
     write(known, rows, file)
+    for done in pending:
+        done.result()   # the first error, now that the other rows have their results
     return known
 
 
@@ -208,7 +215,8 @@ def measure(name, flags, args):
             "feasibility": result.feasibility, "seconds": seconds,
             "tasks": [str(task) for task in job.tasks],
             "versions": training.about(asked)["versions"],
-            "status": result.history[-1]["status"], "ranks": ranks(job.tasks, result.thetas),
+            "status": result.history[-1]["status"], "ranks": ranks(result.thetas),
+            "nonzeros": nonzeros(result.thetas),
             "wrong": wrong(job.net, result.params, job.dataset),
             "path": {key: [rounded(step[key]) for step in result.history] for key in PATH[:2]}}
 
@@ -241,15 +249,20 @@ def same_settings(settings, flags, folder):
         raise ValueError(f"{folder} holds a run with another {', '.join(other)}; remove it")
 
 
-def ranks(tasks, thetas):
+def ranks(thetas):
     """The rank of each tensor whose part is a product of two factors."""
-    found = {}
-    for i, task in enumerate(tasks):
-        parts = getattr(thetas[i], "parts", {})
-        if isinstance(parts, dict):
-            found |= {name: int(part.left.shape[1]) for name, part in parts.items()
-                      if isinstance(part, LowRank)}
-    return found
+    return {name: int(part.left.shape[1]) for theta in thetas.values()
+            if isinstance(theta, ByTensor) for name, part in theta.parts.items()
+            if isinstance(part, LowRank)}
+
+
+def nonzeros(thetas):
+    """How many corrections, or weights of a pruned net, the parts have together."""
+    def count(part):
+        if isinstance(part, (Sum, ByTensor)):
+            return sum(map(count, leaves(part.parts)))
+        return int(np.count_nonzero(part.values)) if isinstance(part, Sparse) else 0
+    return sum(map(count, thetas.values()))
 
 
 def rounded(value):
@@ -372,6 +385,19 @@ def front_table(rows, storage="float32"):
                      "only this one wrong / only the single, p"], lines)
 
 
-def short_name(text):
-    """The name of a row of the short schedule: "short-" and its text without punctuation."""
-    return "short-" + "-".join(re.findall(r"[a-z0-9.]+", text))
+def short(base, texts):
+    """Rows of a short schedule, named after the texts of their compressions."""
+    return {"short-" + "-".join(re.findall(r"[a-z0-9.]+", text)): f"{base} --compress '{text}'"
+            for text in texts}
+
+
+def errors_table(rows, more=None):
+    """The rows in Markdown: ratio, errors with their interval, feasibility; and what is asked."""
+    more = more or {}
+    lines = [[what(row), *(value(row) for value in more.values()),
+              f"{row['ratio']['float32']:.2f}", f"{row['direct']['test_error']:.2f}%",
+              f"{row['lc']['test_error']:.2f}% ({{:.2f}} to {{:.2f}})".format(*interval(row)),
+              f"{row['lc']['train_error']:.2f}%", f"{row['lc']['loss']:.1e}",
+              f"{row['feasibility']:.1e}", f"{row['seconds']['total']:.0f}"] for row in rows]
+    return markdown(["compression", *more, "ratio float32", "direct", "LC, test error (95%)",
+                     "training error", "training loss", "feasibility", "seconds"], lines)

@@ -15,10 +15,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import common  # noqa: E402
 
-MNIST = (f"--net lenet300 --activation tanh --data mnist --reference {common.REFERENCE} "
-         "--batch 256")
-LONG = f"{MNIST} --mu0 9e-5 --steps 40 --epochs 20 --first-epochs 40 --lr-decay 0.98"
-SHORT = f"{MNIST} {common.SHORT}"
+LONG = f"{common.LENET300} --mu0 9e-5 --steps 40 --epochs 20 --first-epochs 40 --lr-decay 0.98"
 PUBLISHED = {
     **{f"quantize-each-seed{seed}": f"{LONG} --growth 1.1 --lr 0.09 "
        f"--compress 'each(quantize(k=2))'" + f" --seed {seed}" * (seed > 0) for seed in range(3)},
@@ -42,13 +39,6 @@ HALF = {
     "rank2-2percent-float16": f"{LONG} --growth 1.1 --lr 0.09 --storage float16 "
                               "--compress 'lowrank(rank=2) + prune(keep=0.02)'",
 }
-
-
-def short(texts):
-    """Rows of the short schedule, named after their texts."""
-    return {common.short_name(text): f"{SHORT} --compress '{text}'" for text in texts}
-
-
 QUANTIZE = [f"each(quantize(k={k}))" for k in (2, 4, 8, 16, 32, 64)]
 PRUNE = [f"prune(keep={keep})" for keep in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)]
 LOWRANK = [f"lowrank(rank={rank})" for rank in (2, 3, 5, 10, 20, 40)]
@@ -61,9 +51,8 @@ SUMS = [
     *(f"each(quantize(k=2)) + lowrank(rank={rank}) + prune(keep={keep})" for rank, keep in
       ((1, 0.005), (1, 0.01), (1, 0.03), (2, 0.01))),
 ]
-PICTURE = short(QUANTIZE + PRUNE + LOWRANK + SUMS)
-QUICK = {common.short_name(text): f"{common.QUICK} --compress '{text}'"
-         for text in (QUANTIZE[0], PRUNE[3], LOWRANK[0], SUMS[2], SUMS[12])}
+PICTURE = common.short(f"{common.LENET300} {common.SHORT}", QUANTIZE + PRUNE + LOWRANK + SUMS)
+QUICK = common.short(common.QUICK, [QUANTIZE[0], PRUNE[3], LOWRANK[0], SUMS[2], SUMS[12]])
 PICTURES = ("1bit-1percent-seed0", "mixed", "rank-selection")   # whose own pictures are kept
 
 
