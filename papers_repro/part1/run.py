@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import common  # noqa: E402
 
 MUS = 10.0 ** np.arange(-3, 5.01, 0.25)
-PASSES = 200    # L and C steps at each μ of a path, and of the multipliers in all
+PASSES = 200    # L and C steps at each μ of a path; with --quick 20
 
 
 def problem(seed, inputs, rows=60):
@@ -91,14 +91,14 @@ def exact_path(x, y, mu):
 # ---- the algorithm -----------------------------------------------------------------------------
 
 
-def path(x, y, compression, penalty="quadratic"):
-    """The path of LC from the least-squares weights: at each μ many passes of L and C steps."""
+def path(x, y, compression, passes):
+    """The quadratic-penalty path from the least-squares weights, with many passes at each μ."""
     l_step = LeastSquares(x, y)
     start = {"weight": np.linalg.lstsq(x, y, rcond=None)[0]}
     tasks = [Task(["weight"], compression)]
-    schedule = lcref.Schedule(MUS[0], 10**0.25, PASSES * len(MUS), penalty, passes=PASSES)
-    steps = list(itertools.islice(lcref.iterate(start, tasks, l_step, schedule),
-                                  PASSES - 1, None, PASSES))
+    schedule = lcref.Schedule(MUS[0], 10**0.25, passes * len(MUS), "quadratic", passes=passes)
+    steps = itertools.islice(lcref.iterate(start, tasks, l_step, schedule),
+                             passes - 1, None, passes)
     direct = compression.project(start["weight"]).decompress()
     return [row(x, y, step) for step in steps], direct
 
@@ -118,13 +118,13 @@ def with_multipliers(x, y, compression, mu, steps=2000):
     return result.params["weight"]
 
 
-def convex(seed=0, inputs=20):
+def convex(passes, seed=0, inputs=20):
     """The l1 ball of half the radius of the least-squares weights."""
     x, y = problem(seed, inputs)
     free = np.linalg.lstsq(x, y, rcond=None)[0]
     radius = 0.5 * float(np.abs(free).sum())
     best = optimum_l1(x, y, radius)
-    steps, direct = path(x, y, Prune(radius=radius))
+    steps, direct = path(x, y, Prune(radius=radius), passes)
     admm = with_multipliers(x, y, Prune(radius=radius), mu=30.0)
     return {"constraint": f"‖w‖₁ ≤ {radius:.4f}, half of the least-squares weights'",
             "weights": inputs, "least squares": loss(x, y, free), "direct": loss(x, y, direct),
@@ -135,12 +135,12 @@ def convex(seed=0, inputs=20):
             "path": steps}
 
 
-def quantized(seed=3, inputs=8):
+def quantized(passes, seed=3, inputs=8):
     """k = 2 values for a few weights, with the path of the global optima beside LC's."""
     x, y = problem(seed, inputs)
     free = np.linalg.lstsq(x, y, rcond=None)[0]
     best = optimum_quantized(x, y)
-    steps, direct = path(x, y, Quantize(k=2))
+    steps, direct = path(x, y, Quantize(k=2), passes)
     for step in steps:
         step["penalised, global"], delta = exact_path(x, y, step["mu"])
         step["loss, global"] = loss(x, y, delta)
@@ -218,7 +218,8 @@ def table(result):
 
 def main():
     args = common.arguments(__doc__, Path(__file__).parent, reference=None)
-    problems = {"l1 ball, 20 weights": convex(), "k = 2, 8 weights": quantized()}
+    passes = 20 if args.quick else PASSES
+    problems = {"l1 ball, 20 weights": convex(passes), "k = 2, 8 weights": quantized(passes)}
     result = {**common.made_by("part1/run.py", args), "problems": problems,
               "many": many_quantized(range(5 if args.quick else 200))}
     (args.out / "result.json").write_text(json.dumps(result, ensure_ascii=False) + "\n")
