@@ -41,7 +41,7 @@ SINGLE = Path(__file__).parent / "part5" / "lenet300" / "results" / "results.jso
 PATH = ("mu", "feasibility", "loss", "compressed_loss", "compressed_train_error", "test_error",
         "compressed_test_error")
 Z = 1.959964    # of a two-sided interval of 95%
-SHORT = "--mu0 1e-3 --growth 1.15 --steps 30 --epochs 1 --lr 0.09 --lr-decay 0.95"
+SHORT = "--mu0 1e-3 --growth 1.25 --steps 20 --epochs 1 --lr 0.09 --lr-decay 0.93"
 LENET300 = f"--net lenet300 --activation tanh --data mnist --reference {REFERENCE} --batch 256"
 QUICK = "--reference-epochs 5 --steps 2 --epochs 1"     # of LeNet300 on the bundled digits
 
