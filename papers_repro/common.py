@@ -55,8 +55,8 @@ def arguments(text, folder, reference=REFERENCE):
     parser.add_argument("--out", type=Path, help="the folder of the results (default: results "
                         "beside the script; with --quick a new temporary one)")
     if reference:
-        parser.add_argument("--reference", help=f"the reference weights (default: weights/"
-                            f"{reference} in the data folder)")
+        parser.add_argument("--reference", help="the reference weights (default: "
+                            f"weights/{reference} in the data folder)")
         parser.add_argument("--work", type=Path, help="where runs have their folders (default: "
                             "papers_repro/work; with --quick in --out)")
         parser.add_argument("--workers", type=int, default=1, help="rows at a time (default: 1)")
@@ -99,7 +99,7 @@ def made_by(script, args):
 # ---- rows --------------------------------------------------------------------------------------
 
 
-def run(rows, args, shared=()):
+def run(rows, args, shared=(), taken=None):
     """Run the rows that have no result, write results.json and .csv; return all known records.
 
     Parameters
@@ -108,6 +108,7 @@ def run(rows, args, shared=()):
         Those whose name begins with "short-" are short.
     args : what `arguments` returned
     shared : files of results, from which rows of the same name and command are taken
+    taken : see `measure`
     """
     file = args.out / "results.json"
     known = {name: row for other in shared for name, row in read(other).items()
@@ -117,8 +118,9 @@ def run(rows, args, shared=()):
     todo = {name: flags for name, flags in todo.items()
             if name not in known or known[name]["command"] != command(flags)}
     with ProcessPoolExecutor(args.workers) as pool:
-        pending = [pool.submit(measure if name.startswith("short-") else compress,
-                               name, flags, args) for name, flags in todo.items()]
+        pending = [pool.submit(measure, name, flags, args, taken or whole)
+                   if name.startswith("short-") else pool.submit(compress, name, flags, args)
+                   for name, flags in todo.items()]
         for done in tqdm(as_completed(pending), total=len(pending), unit="row", disable=None):
             if not done.exception():
                 known[done.result()["name"]] = done.result()
@@ -151,10 +153,11 @@ COLUMNS = {
     "tasks": lambda row: "; ".join(row["tasks"]),
     **{f"ratio {width}": lambda row, width=width: round(row["ratio"][width], 3)
        for width in ("float32", "float16")},
-    "file bytes": lambda row: row["file_bytes"],
+    "file bytes": lambda row: row.get("file_bytes", ""),
     **{f"{net} {what}": lambda row, net=net, what=what: row[net][f"{what}_error"]
        for net in ("reference", "direct", "lc") for what in ("train", "test")},
-    "low": lambda row: interval(row)[0], "high": lambda row: interval(row)[1],
+    "low": lambda row: round(interval(row)[0], 3),
+    "high": lambda row: round(interval(row)[1], 3),
     "loss": lambda row: row["lc"]["loss"], "feasibility": lambda row: row["feasibility"],
     "seconds": lambda row: round(row["seconds"]["total"], 1), "date": lambda row: row["date"],
 }
@@ -198,15 +201,21 @@ def compress(name, flags, args):
             "path": {key: [rounded(step[key]) for step in steps] for key in PATH}}
 
 
-def measure(name, flags, args):
-    """The record of a short row."""
+def whole(job):
+    """The L step of a job, and its evaluation."""
+    return job.l_step, job.evaluate
+
+
+def measure(name, flags, args, taken=whole):
+    """The record of a short row; `taken` makes the L step and the evaluation of its job."""
     asked, start = parsed(flags_of(flags, args)), time.perf_counter()
     with nets.threads(1):
         job = experiment.prepare(asked)
-        reference, report = reference_of(job, flags)
-        result = lc.compress(reference, job.tasks, job.l_step, job.schedule)
-        found = {"reference": report, "direct": job.evaluate(result.direct),
-                 "lc": job.evaluate(result.params)}
+        l_step, evaluate = taken(job)
+        reference, report = reference_of(job, flags, evaluate)
+        result = lc.compress(reference, job.tasks, l_step, job.schedule)
+        found = {"reference": report, "direct": evaluate(result.direct),
+                 "lc": evaluate(result.params)}
     seconds = {phase: sum(step["seconds"][phase] for step in result.history)
                for phase in ("l_step", "c_step")} | {"total": time.perf_counter() - start}
     packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
@@ -224,12 +233,12 @@ def measure(name, flags, args):
 REFERENCES: dict[str, tuple] = {}   # of this process: reports, and weights where none were given
 
 
-def reference_of(job, flags):
+def reference_of(job, flags, evaluate):
     """The reference weights of a job, and their errors; trained, and evaluated, once a process."""
     key = re.sub("--(compress|task) '[^']*'", "", flags)
     if key not in REFERENCES:
         params = job.params if job.args.reference else experiment.reference_weights(job.args)
-        REFERENCES[key] = params, job.evaluate(params)
+        REFERENCES[key] = params, evaluate(params)
     return REFERENCES[key]
 
 
@@ -302,11 +311,11 @@ def wilson(count, n):
     return 100 * (centre - half), 100 * (centre + half)
 
 
-def interval(row, n=None):
+def interval(row):
     """The same of a row's test error."""
-    count = len(row["wrong"])
-    n = n or round(100 * count / row["lc"]["test_error"]) if count else n or 10_000
-    return tuple(round(limit, 3) for limit in wilson(count, n))
+    error, count = row["lc"]["test_error"], len(row["wrong"])
+    n = round(100 * count / error) if count else 10_000
+    return wilson(error * n / 100, n)
 
 
 def paired(one, other):
@@ -345,12 +354,13 @@ def picture(rows, folder):
     sweep_plots.loss_ratio_figure(drawn, folder / "loss-ratio.png", "float32")
 
 
-def keep_pictures(names, args):
-    """Copy the pictures of finished rows to the results."""
+def keep(names, args):
+    """Copy the pictures and the packed model of finished rows to the results."""
     for name in names:
-        for file in sorted((args.work / name).glob("*.png")):
-            (args.out / name).mkdir(exist_ok=True)
-            shutil.copy(file, args.out / name)
+        for file in (*sorted((args.work / name).glob("*.png")), args.work / name / "model.npz"):
+            if file.exists():
+                (args.out / name).mkdir(exist_ok=True)
+                shutil.copy(file, args.out / name)
 
 
 def markdown(header, rows):
@@ -401,3 +411,14 @@ def errors_table(rows, more=None):
               f"{row['feasibility']:.1e}", f"{row['seconds']['total']:.0f}"] for row in rows]
     return markdown(["compression", *more, "ratio float32", "direct", "LC, test error (95%)",
                      "training error", "training loss", "feasibility", "seconds"], lines)
+
+
+def kinds_table(rows, limits):
+    """The largest ratio of each kind of compression within limits on the test error, in %."""
+    lines = []
+    for kind in sorted({row["kind"] for row in rows}, key=lambda kind: (kind.count("+"), kind)):
+        of_kind = [row for row in rows if row["kind"] == kind]
+        best = [max((row["ratio"]["float32"] for row in of_kind
+                     if row["lc"]["test_error"] <= limit), default=None) for limit in limits]
+        lines.append([kind, len(of_kind), *(f"{x:.1f}" if x else "none" for x in best)])
+    return markdown(["kind", "runs", *(f"largest ratio at {x}%" for x in limits)], lines)

@@ -16,8 +16,8 @@ import common  # noqa: E402
 FORMS = {
     "l0 constraint": [f"prune(keep={keep})" for keep in (0.01, 0.02, 0.05, 0.1)],
     "l0 penalty": [f"prune(alpha={alpha})" for alpha in ("1e-6", "3e-6", "1e-5", "3e-5")],
-    "l1 constraint": [f"prune(radius={radius})" for radius in (500, 1000, 2000, 4000)],
-    "l1 penalty": [f"prune(alpha={alpha}, norm=1)" for alpha in ("3e-6", "1e-5", "3e-5", "1e-4")],
+    "l1 constraint": [f"prune(radius={radius})" for radius in (500, 1000, 2000)],
+    "l1 penalty": [f"prune(alpha={alpha}, norm=1)" for alpha in ("1e-5", "3e-5", "1e-4")],
 }
 BASE = f"{common.LENET300} {common.SHORT}"
 ROWS = common.short(BASE, sum(FORMS.values(), []))

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import common  # noqa: E402
 
 LEARNED = [f"each(quantize(k={k}))" for k in (2, 4, 8, 16, 32, 64)]
-FIXED = ["each(binary(scale=True))", "each(ternary(scale=True))", "each(powersoftwo(c=5))"]
+FIXED = ["each(binary(scale=True))", "each(ternary(scale=True))"]
 ROWS = common.short(f"{common.LENET300} {common.SHORT}", LEARNED + FIXED)
 QUICK = common.short(common.QUICK, LEARNED[:2] + FIXED[:1])
 

@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-from run import RESULTS, machine
 from tqdm import tqdm
 
 import lcref
@@ -28,6 +27,11 @@ from lcref.inference import Weight, operations
 from lcref.nets import threads
 from lcref.nets.convolution import conv2d
 from lcref.parts import Codebook, Dense, LowRank, Sparse, Sum
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import machine  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
 
 LAYERS = {      # shape, height and width of the input (a convolution of 3 × 3 has padding 1)
     "LeNet300 fc1": ((300, 784), None),

@@ -22,13 +22,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from run import RESULTS, machine
 
 import lcref
 from lcref import data, flat, lc, lsteps, nets, parse
 from lcref.nets import layers, multilayer
 from lcref.nets.checkpoints import read_params
 from lcref.training import report
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import machine  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
 
 COMPRESSION, BATCH, PUBLISHED_EPOCHS = "each(quantize(k=2)) + prune(keep=0.01)", 256, 20
 PHASES = ("products, those of evaluation too", "rest of forward and backward", "update",

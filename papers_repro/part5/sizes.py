@@ -3,10 +3,10 @@
     python papers_repro/part5/sizes.py [--data-dir DIR] [--out DIR]
 
 Reference nets are compressed directly, with corrections and factors in float32 and in float16, and
-packed; the models that run.py learned and kept are measured as they are. VGG16 has no published
-weights here: its initial ones stand in, so its row is about sizes and not about errors. Rows that
-the results already hold are not made again. Exit status 1 where a file is larger than its accounted
-bits by more than 2% and 2 KiB.
+packed; the models that lenet300/run.py learned and kept are measured as they are. VGG16 has no
+published weights here: its initial ones stand in, so its row is about sizes and not about errors.
+Rows that the results already hold are not made again. Exit status 1 where a file is larger than
+its accounted bits by more than 2% and 2 KiB.
 """
 
 import argparse
@@ -21,13 +21,18 @@ from pathlib import Path
 
 import numpy as np
 import scipy
-from run import RESULTS, machine
 from scipy.special import gammaln
 from tqdm import tqdm
 
 import lcref
 from lcref import Task, data, lc, nets, parse, storage
 from lcref.parts import FULL_BITS, position_code
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import machine  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
+LEARNED = Path(__file__).parent / "lenet300" / "results"    # models that lenet300/run.py learned
 
 NETS = {  # the net, and its reference weights
     "lenet300": (("lenet300", 784, 10, "tanh"), "lenet300_mnist.npz"),
@@ -113,7 +118,8 @@ def run(file, data_dir):
                "versions": {"python": platform.python_version(), **versions}}
     old = json.loads(file.read_text()) if file.exists() else {}
     results = {**made_by, "rows": old["rows"] if made_by.items() <= old.items() else {}}
-    kept = {f"learned, {path.parent.name}": path for path in sorted(RESULTS.glob("*/model.npz"))}
+    kept = {f"learned, lenet300-{path.parent.name}": path
+            for path in sorted(LEARNED.glob("*-float16/model.npz"))}
     for name, text in tqdm(list(rows()), unit="row"):
         if f"{name}: {text}" not in results["rows"]:
             results["rows"][f"{name}: {text}"] = measure(packed(name, text, data_dir))

@@ -21,13 +21,17 @@ from pathlib import Path
 import numpy as np
 import scipy
 from matplotlib.figure import Figure
-from run import RESULTS, machine
 from tqdm import tqdm
 
 import lcref
 from lcref import Binary, Each, Prune, Quantize, Sum
 from lcref.nets.checkpoints import read_npz
 from lcref.tolerance import objective_slack, squared_norm
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from common import machine  # noqa: E402
+
+RESULTS = Path(__file__).parent / "results"
 
 DISTRIBUTIONS = {
     "Gaussian": lambda rng, n: rng.normal(size=n),

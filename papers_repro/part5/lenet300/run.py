@@ -4,7 +4,8 @@
 
 PUBLISHED has the authors' schedule; rows of several seeds give a mean and a spread. PICTURE has a
 shorter one, the same for all kinds of compression. HALF has the published schedule and half
-precision. Results go to results/ beside this file.
+precision; digits is what `lcref compress` does without flags. Results go to results/ beside this
+file.
 """
 
 import sys
@@ -53,7 +54,7 @@ SUMS = [
 ]
 PICTURE = common.short(f"{common.LENET300} {common.SHORT}", QUANTIZE + PRUNE + LOWRANK + SUMS)
 QUICK = common.short(common.QUICK, [QUANTIZE[0], PRUNE[3], LOWRANK[0], SUMS[2], SUMS[12]])
-PICTURES = ("1bit-1percent-seed0", "mixed", "rank-selection")   # whose own pictures are kept
+KEPT = ("digits", "1bit-1percent-seed0", *HALF)     # rows whose pictures and model are kept
 
 
 def published_table(known):
@@ -80,29 +81,18 @@ def published_table(known):
          "seconds"], lines)
 
 
-def kinds_table(rows):
-    """The largest ratio of each kind of compression within limits on the test error."""
-    limits = (2.3, 2.5, 3, 4, 6)
-    lines = []
-    for kind in sorted({row["kind"] for row in rows}, key=lambda kind: (kind.count("+"), kind)):
-        of_kind = [row for row in rows if row["kind"] == kind]
-        best = [max((row["ratio"]["float32"] for row in of_kind
-                     if row["lc"]["test_error"] <= limit), default=None) for limit in limits]
-        lines.append([kind, len(of_kind), *(f"{x:.1f}" if x else "none" for x in best)])
-    return common.markdown(["kind", "runs", *(f"largest ratio at {x}%" for x in limits)], lines)
-
-
 def main():
     here = Path(__file__).parent
     args = common.arguments(__doc__, here)
-    rows = QUICK if args.quick else {**PUBLISHED, **PICTURE, **HALF}
+    rows = QUICK if args.quick else {"digits": "", **PUBLISHED, **PICTURE, **HALF}
     known = common.run(rows, args)
     drawn = [row for row in known.values() if row["name"].startswith("short-")]
-    common.picture(drawn, args.out)
-    tables = [common.front_table(drawn), kinds_table(drawn)]
+    tables = [] if args.quick else [published_table(known)]
+    if drawn:
+        common.picture(drawn, args.out)
+        tables += [common.front_table(drawn), common.kinds_table(drawn, (2.3, 2.5, 3, 4, 6))]
     if not args.quick:
-        tables = [published_table(known), *tables]
-        common.keep_pictures(PICTURES, args)
+        common.keep(KEPT, args)
     (args.out / "tables.md").write_text("\n".join(tables))
     print("\n".join(tables))
     return 0
