@@ -1,0 +1,194 @@
+"""The scripts of papers_repro run from end to end in their quick versions, and write what they say.
+
+What is expected comes from enumeration, counting or another command, not from the scripts.
+"""
+
+import csv
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+import time
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+REPRO = ROOT / "papers_repro"
+ENV = {**os.environ, "OPENBLAS_NUM_THREADS": "1",
+       "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
+def quick(script, out):
+    """Run a script with --quick; return the rows that it wrote, by name."""
+    done = subprocess.run([sys.executable, REPRO / script, "--quick", "--out", out],
+                          capture_output=True, text=True, env=ENV)
+    assert done.returncode == 0, done.stderr
+    file = out / "results.json"
+    return {row["name"]: row for row in json.loads(file.read_text())} if file.exists() else {}
+
+
+def module(script):
+    """A script of papers_repro as a module."""
+    spec = importlib.util.spec_from_file_location(script.stem, script)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture(scope="module")
+def common():
+    return module(REPRO / "common.py")
+
+
+@pytest.fixture(scope="module")
+def lenet300(tmp_path_factory):
+    out = tmp_path_factory.mktemp("lenet300")
+    return quick("part5/lenet300/run.py", out), out
+
+
+def test_lenet300_leaves_a_row_for_each_command_with_its_pictures_and_tables(lenet300):
+    rows, out = lenet300
+    assert [row["kind"] for row in rows.values()] == [
+        "quantize", "prune", "lowrank", "quantize + prune", "lowrank + prune"]
+    with open(out / "results.csv", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [line["name"] for line in table] == list(rows)
+    for line, row in zip(table, rows.values()):
+        assert float(line["lc test"]) == row["lc"]["test_error"]
+        assert len(row["wrong"]) == pytest.approx(3.6 * row["lc"]["test_error"])  # of 360 images
+        assert float(line["low"]) < row["lc"]["test_error"] < float(line["high"])
+    for picture in ("error-ratio.png", "loss-ratio.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    assert (out / "tables.md").read_text().count("| each(quantize(k=2))") >= 1
+
+
+def test_a_short_row_has_the_bits_of_its_command(lenet300, tmp_path):
+    row = lenet300[0]["short-each-quantize-k-2-prune-keep-0.01"]
+    text = row["tasks"][0].split(": ", 1)[1]
+    flags = "--reference-epochs 5 --steps 2 --epochs 1".split()
+    assert row["command"] == f"lcref compress {' '.join(flags)} --compress '{text}'"
+    done = subprocess.run([sys.executable, "-m", "lcref", "compress", *flags, "--compress", text,
+                           "--json", "--quiet"], capture_output=True, text=True, env=ENV)
+    command = json.loads(done.stdout)
+    for key in ("reference", "direct", "lc", "ratio", "file_bytes", "feasibility"):
+        assert row[key] == command[key], key
+
+
+def test_a_row_that_has_a_result_is_not_run_again(lenet300):
+    rows, out = lenet300
+    file = out / "results.json"
+    marked = [{**row, "date": "1998-01-01"} for row in rows.values()]
+    file.write_text(json.dumps(marked[1:]))
+    again = quick("part5/lenet300/run.py", out)
+    assert [row["date"] for row in again.values()][1:] == ["1998-01-01"] * (len(rows) - 1)
+    assert again[marked[0]["name"]]["lc"] == marked[0]["lc"]
+    file.write_text(json.dumps(list(rows.values())))
+
+
+def test_a_long_row_that_was_stopped_goes_on_and_one_of_other_settings_is_refused(common, tmp_path):
+    flags = "--reference-epochs 1 --steps 3 --epochs 1 --compress 'prune(keep=0.1)'"
+    args = type("Args", (), {"work": tmp_path, "reference": None, "data_dir": None})
+    whole = common.compress("whole", flags, args)
+    folder = tmp_path / "stopped"
+    stopped = subprocess.Popen([sys.executable, "-m", "lcref", "compress", *flags.split()[:6],
+                                "--compress", "prune(keep=0.1)", "--quiet", "--out", folder],
+                               env=ENV)
+    while not any(folder.glob("checkpoint-*.npz")) and stopped.poll() is None:
+        time.sleep(0.01)
+    stopped.kill()
+    stopped.wait()
+    row = common.compress("stopped", flags, args)
+    assert (row["lc"], row["wrong"]) == (whole["lc"], whole["wrong"])
+    assert len(row["path"]["mu"]) == 3
+    with pytest.raises(ValueError, match="another steps"):
+        common.compress("whole", flags.replace("--steps 3", "--steps 2"), args)
+
+
+def test_the_front_is_what_no_other_row_beats(common):
+    rng = np.random.default_rng(0)
+    rows = [{"name": str(i), "kind": "prune", "ratio": {"float32": float(ratio)},
+             "lc": {"test_error": float(error)}} for i, (ratio, error) in
+            enumerate(rng.integers(1, 9, size=(40, 2)))]
+
+    def beats(a, b):
+        pair = [(-row["ratio"]["float32"], row["lc"]["test_error"]) for row in (a, b)]
+        return pair[0] != pair[1] and all(x <= y for x, y in zip(*pair))
+    expected = {row["name"] for row in rows if not any(beats(other, row) for other in rows)}
+    assert {row["name"] for row in common.front(rows)} == expected
+
+
+def test_the_single_beside_a_sum_is_the_best_of_those_at_least_as_small(common):
+    def row(name, kind, ratio, error):
+        return {"name": name, "kind": kind, "ratio": {"float32": ratio},
+                "lc": {"test_error": error}}
+    rows = [row("large", "prune", 10, 1.0), row("same", "prune", 20, 3.0),
+            row("small", "quantize", 30, 2.5), row("other sum", "prune + lowrank", 40, 0.5)]
+    assert common.versus_single(row("sum", "quantize + prune", 20, 2), rows)["name"] == "small"
+    assert common.versus_single(row("sum", "quantize + prune", 31, 2), rows) is None
+
+
+@pytest.mark.parametrize("count, n", [(0, 50), (3, 50), (213, 10_000), (50, 50)])
+def test_the_ends_of_the_interval_are_where_the_score_test_just_rejects(common, count, n):
+    for end in common.wilson(count, n):
+        p = end / 100
+        assert (count / n - p) ** 2 == pytest.approx(common.Z**2 * p * (1 - p) / n, abs=1e-12)
+
+
+def test_the_paired_test_is_that_of_a_fair_coin(common):
+    one, other = {"wrong": [1, 2, 3, 4, 5, 6]}, {"wrong": [6, 7]}
+    tosses = [sum(toss) for toss in product((0, 1), repeat=6)]      # 5 and 1 images differ
+    p = sum(heads in (0, 1, 5, 6) for heads in tosses) / 2**6
+    assert common.paired(one, other) == (5, 1, pytest.approx(p))
+
+
+@pytest.mark.parametrize("script, rows", [
+    ("part2/run.py", 3), ("cvpr2018/run.py", 4), ("part5/lenet5/run.py", 3)])
+def test_a_paper_in_its_quick_version_writes_its_rows_and_its_table(tmp_path, script, rows):
+    known = quick(script, tmp_path)
+    assert len(known) == rows
+    assert all(math.isfinite(row["lc"]["loss"]) and row["command"].startswith("lcref compress")
+               for row in known.values())
+    assert list(tmp_path.glob("*.png")) and list(tmp_path.glob("table*.md"))
+    for row in known.values():
+        if row["kind"] == "prune" and "keep" in row["command"]:
+            keep = float(row["command"].split("keep=")[1].split(")")[0])
+            size = 430_500 if "lenet5" in row["command"] else 64 * 300 + 300 * 100 + 100 * 10
+            assert row["nonzeros"] == math.floor(keep * size)
+
+
+def test_more_weight_on_the_cost_selects_lower_ranks(tmp_path):
+    low, high = quick("cvpr2020/run.py", tmp_path).values()
+    assert list(low["ranks"]) == list(high["ranks"]) == ["fc1.weight", "fc2.weight", "fc3.weight"]
+    assert sum(low["ranks"].values()) > sum(high["ranks"].values())
+
+
+def test_the_path_of_least_squares_leads_from_direct_compression_to_the_optimum(tmp_path):
+    quick("part1/run.py", tmp_path)
+    result = json.loads((tmp_path / "result.json").read_text())
+    convex, quantized = result["problems"].values()
+    assert convex["first distance to direct"] < 1e-3
+    assert convex["distance of multipliers"] < 1e-6
+    assert convex["optimum"] <= convex["path"][-1]["loss"] < convex["optimum"] * 1.01
+    for step in quantized["path"]:      # the oracle's value bounds LC's from below, at every μ
+        assert step["penalised, global"] <= step["penalised"] * (1 + 1e-9)
+    assert quantized["optimum"] <= min(step["loss"] for step in quantized["path"]) * (1 + 1e-9)
+    assert all(min(row["direct"], row["quadratic"], row["augmented"]) > -1e-9
+               for row in result["many"])
+
+
+def test_the_alternation_descends_along_its_cycles_and_stays_above_the_optimum(tmp_path):
+    quick("part5/csteps/run.py", tmp_path)
+    cases = json.loads((tmp_path / "result.json").read_text())["cases"]
+    along = [case for case in cases.values() if "orders" in case]
+    assert len(along) == 4 and len(cases) == 4 + 6
+    for case in along:
+        assert len(case["orders"]) == 2
+        for run in case["orders"]:
+            assert all(b <= a for a, b in zip(run["excess"], run["excess"][1:]))
+            assert run["excess"][-1] > -1e-9
+    assert (tmp_path / "cycles.png").stat().st_size > 0
