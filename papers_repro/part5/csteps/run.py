@@ -123,8 +123,9 @@ def table(result):
               f"{run['seconds']:.2g}"
               + (f"; {case['exact']['seconds']:.2g}" if "seconds" in case["exact"] else "")]
              for name, case in nets for run in case["orders"]]
-    text = common.markdown(["net", "order", "optimum", *(f"{c} cycles" for c in SHOWN),
-                            "cycles until it stops", "seconds: alternation; exact"], lines)
+    text = common.markdown(["net", "order", "optimum", "excess after 1 cycle",
+                            *map(str, SHOWN[1:]), "cycles until it stops",
+                            "seconds: alternation; exact"], lines)
     sums = dict.fromkeys(name.split(": ")[1] for name, case in result["cases"].items()
                          if "alternation" in case)
     lines = []
@@ -149,13 +150,13 @@ def figure(result, file):
                       and (case["exact"]["status"] != "best known") == known]
             for i, (name, case) in enumerate(chosen):
                 for j, run in enumerate(case["orders"]):
-                    axes.plot(range(1, CYCLES + 1), np.maximum(run["excess"], 1e-8), color=f"C{i}",
+                    axes.plot(range(1, CYCLES + 1), np.maximum(run["excess"], 1e-9), color=f"C{i}",
                               linestyle=("-", "--", ":", "-.")[j % 4], linewidth=1.2,
                               label=name if j == 0 else None)
-            axes.set(xscale="log", yscale="log", title=f"{net}, over "
+            axes.set(xscale="log", yscale="log", ylim=(1e-5, 0.5), title=f"{net}, over "
                      + ("the exact optimum" if known else "the best point known"))
             axes.title.set_fontsize(10)
-            axes.legend(fontsize=7)
+            axes.legend(fontsize=7, loc="lower left")
             axes.grid(color="0.92")
     for axes in grid[-1]:
         axes.set_xlabel("cycles")
