@@ -225,7 +225,7 @@ def measure(name, flags, args, taken=whole):
             "tasks": [str(task) for task in job.tasks],
             "versions": training.about(asked)["versions"],
             "status": result.history[-1]["status"], "ranks": ranks(result.thetas),
-            "nonzeros": nonzeros(result.thetas),
+            "nonzeros": nonzeros(result.thetas), "left": left(result),
             "wrong": wrong(job.net, result.params, job.dataset),
             "path": {key: [rounded(step[key]) for step in result.history] for key in PATH[:2]}}
 
@@ -272,6 +272,13 @@ def nonzeros(thetas):
             return sum(map(count, leaves(part.parts)))
         return int(np.count_nonzero(part.values)) if isinstance(part, Sparse) else 0
     return sum(map(count, thetas.values()))
+
+
+def left(result):
+    """Of each compressed tensor: its nonzeros, and how many direct compression has at 0."""
+    return {name: [int(np.count_nonzero(delta)),
+                   int(np.count_nonzero((delta != 0) & (result.direct[name] == 0)))]
+            for name, delta in result.last.delta.items()}
 
 
 def rounded(value):
