@@ -42,7 +42,10 @@ HALF = {
 }
 QUANTIZE = [f"each(quantize(k={k}))" for k in (2, 4, 8, 16, 32, 64)]
 PRUNE = [f"prune(keep={keep})" for keep in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)]
-LOWRANK = [f"lowrank(rank={rank})" for rank in (2, 3, 5, 10, 20, 40)]
+LOWRANK = [f"lowrank(rank={rank})" for rank in (2, 3, 5, 10)]
+WIDER = {f"short-lowrank-rank-{rank}":      # more than fc3, 10 × 100, can have: it stays as it is
+         f"{common.LENET300} {common.SHORT} --task 'fc1.weight, fc2.weight: lowrank(rank={rank})'"
+         for rank in (20, 40)}
 SUMS = [
     *(f"each(quantize(k=2)) + prune(keep={keep})" for keep in (0.0025, 0.005, 0.01, 0.02, 0.05)),
     *(f"each(quantize(k=4)) + prune(keep={keep})" for keep in (0.005, 0.01, 0.03)),
@@ -52,7 +55,7 @@ SUMS = [
     *(f"each(quantize(k=2)) + lowrank(rank={rank}) + prune(keep={keep})" for rank, keep in
       ((1, 0.005), (1, 0.01), (1, 0.03), (2, 0.01))),
 ]
-PICTURE = common.short(f"{common.LENET300} {common.SHORT}", QUANTIZE + PRUNE + LOWRANK + SUMS)
+PICTURE = common.short(f"{common.LENET300} {common.SHORT}", QUANTIZE + PRUNE + LOWRANK + SUMS) | WIDER
 QUICK = common.short(common.QUICK, [QUANTIZE[0], PRUNE[3], LOWRANK[0], SUMS[2], SUMS[12]])
 KEPT = ("digits", "1bit-1percent-seed0", *HALF)     # rows whose pictures and model are kept
 
