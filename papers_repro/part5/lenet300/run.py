@@ -55,7 +55,8 @@ SUMS = [
     *(f"each(quantize(k=2)) + lowrank(rank={rank}) + prune(keep={keep})" for rank, keep in
       ((1, 0.005), (1, 0.01), (1, 0.03), (2, 0.01))),
 ]
-PICTURE = common.short(f"{common.LENET300} {common.SHORT}", QUANTIZE + PRUNE + LOWRANK + SUMS) | WIDER
+PICTURE = WIDER | common.short(f"{common.LENET300} {common.SHORT}",
+                               QUANTIZE + PRUNE + LOWRANK + SUMS)
 QUICK = common.short(common.QUICK, [QUANTIZE[0], PRUNE[3], LOWRANK[0], SUMS[2], SUMS[12]])
 KEPT = ("digits", "1bit-1percent-seed0", *HALF)     # rows whose pictures and model are kept
 
