@@ -41,7 +41,7 @@ HALF = {
                               "--compress 'lowrank(rank=2) + prune(keep=0.02)'",
 }
 QUANTIZE = [f"each(quantize(k={k}))" for k in (2, 4, 8, 16, 32, 64)]
-PRUNE = [f"prune(keep={keep})" for keep in (0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2)]
+PRUNE = [f"prune(keep={keep})" for keep in (0.005, 0.01, 0.015, 0.02, 0.025, 0.03, 0.05, 0.1, 0.2)]
 LOWRANK = [f"lowrank(rank={rank})" for rank in (2, 3, 5, 10)]
 WIDER = {f"short-lowrank-rank-{rank}":      # more than fc3, 10 × 100, can have: it stays as it is
          f"{common.LENET300} {common.SHORT} --task 'fc1.weight, fc2.weight: lowrank(rank={rank})'"
@@ -57,7 +57,7 @@ SUMS = [
 ]
 PICTURE = WIDER | common.short(f"{common.LENET300} {common.SHORT}",
                                QUANTIZE + PRUNE + LOWRANK + SUMS)
-QUICK = common.short(common.QUICK, [QUANTIZE[0], PRUNE[3], LOWRANK[0], SUMS[2], SUMS[12]])
+QUICK = common.short(common.QUICK, [QUANTIZE[0], PRUNE[5], LOWRANK[0], SUMS[2], SUMS[12]])
 KEPT = ("digits", "1bit-1percent-seed0", *HALF)     # rows whose pictures and model are kept
 
 
