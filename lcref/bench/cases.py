@@ -87,9 +87,9 @@ def too_many(theta, kappa):
 
 
 def too_long(theta, radius):
-    """Over the radius, beyond the rounding of θ to its dtype."""
+    """Over the radius, beyond the rounding of each entry of θ: feasible is ‖θ‖₁ ≤ r (1 + n u)."""
     length = float(np.sum(np.abs(theta), dtype=float))
-    return length - radius - 4 * float(np.finfo(theta.dtype).eps) * length
+    return length - radius * (1 + theta.size * float(np.finfo(theta.dtype).eps))
 
 
 def of_nonzeros(theta, alpha, mu):
