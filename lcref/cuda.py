@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache, partial, wraps
 from typing import Any
 
-from array_api_compat import is_cupy_array
+from array_api_compat import array_namespace, is_cupy_array
 
 __all__ = ["Graph", "fused", "product"]
 
@@ -77,7 +77,8 @@ class Graph:
             self.known.add(kind)
             return self.step(*inputs)
         if self.replay is None:
-            self.kind, self.inputs = kind, [1 * x for x in inputs]
+            self.kind = kind
+            self.inputs = [array_namespace(x).asarray(x, copy=True) for x in inputs]
             self.replay, self.output = self.record(self.step, self.inputs)
         elif kind != self.kind:
             return self.step(*inputs)

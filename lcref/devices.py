@@ -3,11 +3,13 @@
 Arrays are put there once and brought back by `host`; what is between takes its namespace from them.
 """
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from .cuda import Graph
 from .inputs import on_the_host
 
 __all__ = ["Device", "device", "host", "named"]
@@ -39,6 +41,11 @@ class Device:
     def number(self) -> int:
         """That of a GPU."""
         return int(self.name.partition(":")[2] or 0)
+
+    @property
+    def capture(self) -> Callable | None:
+        """What SGD is told to make of its step: on a GPU a graph that is replayed."""
+        return Graph if self.kind == "cuda" else None
 
     def use(self) -> None:
         """Make a GPU the current one of this thread, on which new arrays are."""

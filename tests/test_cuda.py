@@ -1,4 +1,4 @@
-"""What CuPy needs beside the array API standard, held to what it must do, without a GPU.
+"""What CuPy needs beside the array API standard, held to what it must do, also without a GPU.
 
 CUDA records the kernels of a step, not its Python, and runs them again on the same memory. `tape`
 does that with the operations of array_api_strict on its second device: whatever Python alone does
@@ -9,6 +9,7 @@ from types import FunctionType
 
 import array_api_strict
 import numpy as np
+import places
 import pytest
 from array_api_strict._array_object import Array
 
@@ -17,7 +18,7 @@ from lcref.cuda import Graph, arguments, fused, product
 from lcref.lsteps import SGD
 from lcref.nets.models import resnet
 
-DEVICE = array_api_strict.Device("device1")
+DEVICE = places.SECOND
 CROSSING = ("__float__", "__int__", "__bool__", "__complex__", "__index__", "to_device",
             "__dlpack__", "__array__")
 FUNCTIONS = [name for name in array_api_strict.__all__
@@ -32,11 +33,6 @@ IN_PLACE = ("__setitem__", "__iadd__", "__isub__", "__imul__", "__itruediv__", "
 
 def there(a):
     return array_api_strict.asarray(a, device=DEVICE)
-
-
-def here(a):
-    assert a.device == DEVICE
-    return np.asarray(a.to_device(array_api_strict.Device("CPU_DEVICE")))
 
 
 def tape(step, inputs):
@@ -96,7 +92,7 @@ def test_a_function_runs_as_it_is_then_is_recorded_then_replayed():
     graph = Graph(step, tape)
     found = [float(graph(there(np.full(3, float(i))))) for i in range(1, 6)]
     assert found == [3, 9, 18, 30, 45] and len(runs) == 2
-    assert here(total).tolist() == [15, 15, 15]
+    assert places.on_host(total).tolist() == [15, 15, 15]
 
 
 def test_inputs_of_another_shape_run_as_they_are_between_replays():
@@ -137,6 +133,22 @@ def test_the_stand_in_refuses_a_step_that_waits_or_copies(wait):
 
 # ----- a step of training in it --------------------------------------------------------------
 
+def again(step, inputs):
+    """Where nothing is recorded: the step itself, once more at each replay."""
+    output = np.zeros((), np.float32)
+
+    def replay():
+        output[...] = step(*inputs)
+    return replay, output
+
+
+def recorder(array):
+    """What records a step on arrays like this one; None is CUDA's own."""
+    if isinstance(array, np.ndarray):
+        return again
+    return tape if getattr(array, "device", None) == DEVICE else None
+
+
 def not_of_lcref(device):
     """CuPy's devices cannot be hashed, so lcref must not ask; array_api_strict itself does."""
     assert not sys._getframe(1).f_globals["__name__"].startswith("lcref"), "a device was hashed"
@@ -160,23 +172,32 @@ def trained(net, x, labels, put, targets, **options):
 
 @pytest.mark.parametrize("net, shape", [(nets.lenet300(9, 3), (9,)),
                                         (resnet(8, (2, 8, 8), 3), (2, 8, 8))])
-def test_an_l_step_that_is_replayed_has_the_bits_of_one_that_is_not(net, shape, monkeypatch):
+def test_an_l_step_that_is_replayed_has_the_bits_of_one_that_is_not(net, shape, place, monkeypatch):
+    if type(place(np.zeros(1))) is Array:   # of its two devices, the one that NumPy cannot read
+        place = there
     rng = np.random.default_rng(0)
     x, labels = rng.normal(size=(15, *shape)).astype(np.float32), rng.integers(0, 3, 15)
     targets = {name: rng.normal(size=net.shapes[name]).astype(np.float32) for name in net.weights}
     records = []
     monkeypatch.setattr(type(DEVICE), "__hash__", not_of_lcref)
 
-    def record(step, inputs):
-        records.append(1)
-        return tape(step, inputs)
-    plain, replayed = (trained(net, x, labels, there, targets, capture=capture)
-                       for capture in (None, lambda move: Graph(move, record)))
+    def capture(move):
+        graph = Graph(move, recorder(place(np.zeros(1))))
+        own = graph.record
+
+        def record(step, inputs):
+            records.append(1)
+            return own(step, inputs)
+        graph.record = record
+        return graph
+    plain, replayed = (trained(net, x, labels, place, targets, capture=one)
+                       for one in (None, capture))
     assert len(records) == 2        # one for each L step
     assert plain[2] == replayed[2]
     for one, other in ((plain[0], replayed[0]), (plain[1]["velocity"], replayed[1]["velocity"])):
         for name in one:
-            np.testing.assert_array_equal(here(one[name]), here(other[name]), strict=True)
+            np.testing.assert_array_equal(places.on_host(one[name]), places.on_host(other[name]),
+                                          strict=True)
 
 
 def test_a_random_loss_cannot_be_captured():
@@ -218,7 +239,17 @@ def test_a_blas_that_counts_by_columns_is_asked_for_the_product(first, second, s
     np.testing.assert_array_equal(out.reshape(rows, columns), a @ b)
 
 
-def test_products_and_fused_functions_are_plain_ones_where_no_cupy_is():
-    a, b = np.arange(6.0).reshape(2, 3), np.arange(12.0).reshape(3, 4)
-    np.testing.assert_array_equal(product(a, b), a @ b)
-    assert fused(lambda x, y: x + 2 * y)(1.0, 2.0) == 5.0
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("turned", [(False, False), (False, True), (True, False), (True, True)])
+def test_a_product_is_that_of_numpy_where_the_arrays_live(place, turned, dtype):
+    rng = np.random.default_rng(0)
+    a, b = (rng.integers(-9, 9, shape).astype(dtype) for shape in ((3, 4), (4, 5)))
+    operands = [place(np.ascontiguousarray(x.T)).T if turn else place(x)
+                for x, turn in zip((a, b), turned)]
+    np.testing.assert_array_equal(places.on_host(product(*operands)), a @ b, strict=True)
+
+
+def test_a_fused_function_is_the_function_where_the_arrays_live(place):
+    x, m = np.arange(6.0).reshape(2, 3), np.array([1.0, 2.0, 4.0])     # exact, however rounded
+    found = fused(lambda x, m: (x - m) * (x + m))(place(x), place(m))
+    np.testing.assert_array_equal(places.on_host(found), x * x - m * m, strict=True)

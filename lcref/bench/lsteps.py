@@ -5,6 +5,7 @@ same number of threads: forward, backward, the penalty μ/2 ‖w − target‖²
 batch after batch. They take turns, and the medians of the turns are compared. Peak memory is that
 of a fresh process which takes one L step and does nothing else.
 """
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -23,6 +24,7 @@ __all__ = ["LStep", "TASKS", "l_step"]
 TASKS = {"lenet300": ((784,), 256, 40), "lenet5": ((1, 28, 28), 256, 8),
          "resnet20": ((3, 32, 32), 128, 4)}     # shape of an input, batch, batches of a turn
 MU, RATE, MOMENTUM = 1e-3, 1e-3, 0.9
+GPU_EPOCHS = 100    # of a turn there, over the same batches: most of a short one would be its start
 
 
 @dataclass(frozen=True)
@@ -75,13 +77,14 @@ def l_step(name: str, threads: int = 1, turns: int = 7, where: str = "cpu") -> L
     with nets.threads(threads):
         steps = [STEPS[kind](name, threads, here) for kind in kinds]
         times = medians([finished(step, here) for step in steps], turns, adapt=False)
-    row = LStep(name, batch, *(1e3 * t / TASKS[name][2] for t in times[:1]))
+    times = [t / (TASKS[name][2] * _epochs(here)) for t in times]
+    row = LStep(name, batch, 1e3 * times[0])
     if here.kind == "cpu":
         peaks = [_peak(kind, name, threads) for kind in kinds]
         row = replace(row, **{f"{kind}_{what}": value for kind, both in zip(kinds, peaks)
                               for what, value in zip(("mb", "step_mb"), both)})
     for t in times[1:]:
-        row = replace(row, torch_ms=1e3 * t / TASKS[name][2], ratio=times[0] / t)
+        row = replace(row, torch_ms=1e3 * t, ratio=times[0] / t)
     return row
 
 
@@ -100,6 +103,10 @@ def known_net(name: str) -> None:
         raise ValueError(f"unknown net {name!r}{did_you_mean(name, TASKS)}")
 
 
+def _epochs(here):
+    return GPU_EPOCHS if here.kind == "cuda" else 1
+
+
 def _problem(name):
     """(net, parameters, targets, inputs, labels), the same for both."""
     shape, batch, batches = TASKS[name]
@@ -114,7 +121,7 @@ def _lcref_step(name, threads, here=Device("cpu")):
     net, *arrays = _problem(name)
     params, targets, x, labels = map(here.put, arrays)
     sgd = SGD(nets.value_and_grad(net), x, labels, lr=RATE, momentum=MOMENTUM,
-              batch=TASKS[name][1], epochs=1, decay=1.0)
+              batch=TASKS[name][1], epochs=_epochs(here), decay=1.0, capture=here.capture)
     state = None
 
     def step():
@@ -137,11 +144,15 @@ def _torch_step(name, threads, here=Device("cpu")):
     target = {key: torch.from_numpy(value).to(here.name) for key, value in targets.items()}
     trained = [p[key].requires_grad_() for key in p if key not in net.statistics]
     update = torch.optim.SGD(trained, lr=RATE, momentum=MOMENTUM, nesterov=True)
+    tf32 = os.environ.get("CUPY_TF32") == "1"       # off, unless lcref has it too
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+
+    def rows_of_batches():
+        for _ in range(_epochs(here)):
+            yield from torch.randperm(len(x), device=here.name).split(TASKS[name][1])
 
     def step():
-        order = torch.randperm(len(x), device=here.name)
-        for i in range(0, len(x), TASKS[name][1]):
-            rows = order[i:i + TASKS[name][1]]
+        for rows in rows_of_batches():
             update.zero_grad()
             logits = TORCH_NETS[name](torch.nn.functional, p, x[rows])
             torch.nn.functional.cross_entropy(logits, labels[rows]).backward()
