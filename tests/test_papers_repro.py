@@ -192,3 +192,52 @@ def test_the_alternation_descends_along_its_cycles_and_stays_above_the_optimum(t
             assert all(b <= a for a, b in zip(run["excess"], run["excess"][1:]))
             assert run["excess"][-1] > -1e-9
     assert (tmp_path / "cycles.png").stat().st_size > 0
+
+
+# ----- on a device ---------------------------------------------------------------------------
+
+def on_stand_in(out, *stages):
+    return subprocess.run([sys.executable, REPRO / "gpu" / "run.py", *stages, "--device", "strict",
+                           "--quick", "--out", out], capture_output=True, text=True, env=ENV)
+
+
+def test_every_stage_for_a_gpu_runs_on_the_stand_in_and_only_once(tmp_path):
+    done = on_stand_in(tmp_path)
+    assert done.returncode == 0, done.stderr
+    stages = ["tests", "agreement", "lsteps", "resnet20"]
+    found = {stage: json.loads((tmp_path / f"{stage}.json").read_text()) for stage in stages}
+    assert all(file["device"]["name"] == "strict" for file in found.values())
+    counts = found["tests"]["tests"]
+    assert counts["tests"] > 0 == counts["failures"] == counts["errors"] == counts["skipped"]
+    rows = found["agreement"]["agreement"]
+    assert len(rows) == 44 and all(row["excess"] <= 1 for row in rows)
+    assert all(row["infeasible"] == 0 for row in rows)
+    assert found["lsteps"]["l_step"][0]["net"] == "lenet300"
+    assert found["resnet20"]["run"]["settings"]["device"] == "strict"
+    lines = (tmp_path / "table.md").read_text().splitlines()[2:]
+    proven = [line for line in lines if line.startswith(("| tests", "| every projection"))]
+    assert len(lines) == 10 and len(proven) == 2
+    assert all("has not run on a GPU" in line for line in lines)
+    before = {stage: (tmp_path / f"{stage}.json").stat().st_mtime_ns for stage in stages}
+    assert on_stand_in(tmp_path).returncode == 0
+    assert before == {stage: (tmp_path / f"{stage}.json").stat().st_mtime_ns for stage in stages}
+
+
+def test_what_a_gpu_measured_stands_in_the_table_with_its_name(tmp_path):
+    device = {"name": "cuda:0", "gpu": "a card"}
+    step = {"net": "resnet20", "tf32": False, "lcref_ms": 2.0, "torch_ms": 8.0, "ratio": 0.25}
+    run = {"settings": {"net": "resnet20", "data": "cifar10"}, "seconds": {"c_step": 1.0,
+           "l_step": 400.0}, "reference": {"test_error": 8.27}, "lc": {"test_error": 8.5},
+           "ratio": {"float32": 10.0, "float16": 14.0}}
+    for stage, more in (("lsteps", {"l_step": [step]}), ("resnet20", {"run": run})):
+        (tmp_path / f"{stage}.json").write_text(json.dumps({"device": device, **more}))
+    lines = module(REPRO / "gpu" / "run.py").table(tmp_path).splitlines()
+    assert "| L step of resnet20, TF32 off | faster than PyTorch eager | 2 ms a batch; PyTorch 8, " \
+        "ratio 0.25 | a card |" in lines
+    assert "| C steps of ResNet20 over its L steps | under 1% | 0.25% | a card |" in lines
+    assert sum("has not run on a GPU" in line for line in lines) == 7
+
+
+def test_an_unknown_stage_is_refused_by_name():
+    done = on_stand_in("never", "tsets")
+    assert done.returncode == 2 and "unknown stage 'tsets'" in done.stderr
