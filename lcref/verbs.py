@@ -59,7 +59,8 @@ def _sweep(verbs):
     flag(verb, "--workers", "processes on this machine (default: the cores)", type=THREADS,
          metavar="N")
     add_threads(verb, "cores to use in each cell; a result is the same with any number")
-    add_device(verb, "where every cell is computed; a folder has cells of one kind of device")
+    add_device(verb, "where cells are computed, with a GPU as many at a time as --workers says; a "
+               "folder has cells of one kind of device")
     flag(verb, "--data-dir", "as of lcref compress", type=path, metavar="DIR")
     verb.add_argument("--list", action="store_true", help="run nothing; print how many cells there "
                       "are, have results and failed, and the first few")
