@@ -232,8 +232,8 @@ def test_what_a_gpu_measured_stands_in_the_table_with_its_name(tmp_path):
     for stage, more in (("lsteps", {"l_step": [step]}), ("resnet20", {"run": run})):
         (tmp_path / f"{stage}.json").write_text(json.dumps({"device": device, **more}))
     lines = module(REPRO / "gpu" / "run.py").table(tmp_path).splitlines()
-    assert "| L step of resnet20, TF32 off | faster than PyTorch eager | 2 ms a batch; PyTorch 8, " \
-        "ratio 0.25 | a card |" in lines
+    assert ("| L step of resnet20, TF32 off | faster than PyTorch eager | 2 ms a batch; PyTorch 8,"
+            " ratio 0.25 | a card |") in lines
     assert "| C steps of ResNet20 over its L steps | under 1% | 0.25% | a card |" in lines
     assert sum("has not run on a GPU" in line for line in lines) == 7
 
