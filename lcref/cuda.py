@@ -123,7 +123,7 @@ def product(a: Array, b: Array) -> Array:
     if not is_cupy_array(a):
         return a @ b
     import cupy
-    out = cupy.zeros((a.shape[0], b.shape[1]), a.dtype)
+    out = (cupy.empty if a.shape[1] else cupy.zeros)((a.shape[0], b.shape[1]), a.dtype)
     if out.size and a.shape[1]:
         name, number = GEMM[a.dtype.char]
         library, handle = _blas(a.device.id)
