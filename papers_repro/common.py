@@ -1,4 +1,4 @@
-"""What the reproductions share: their rows, how they are run and collected, intervals, pictures.
+"""What the reproductions share: their rows, how they are run, and what is kept of them.
 
 A row is a name and the flags of one `lcref compress`. A long one runs as that command, in a
 working folder of its own, WORK/NAME, and goes on from its last checkpoint where it was stopped. A
@@ -11,7 +11,6 @@ import argparse
 import csv
 import datetime
 import json
-import math
 import os
 import platform
 import re
@@ -26,11 +25,11 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import binomtest
 from threadpoolctl import threadpool_info
 from tqdm import tqdm
 
-from lcref import cells, choice, experiment, lc, nets, storage, sweep_plots, training
+import fronts
+from lcref import cells, experiment, lc, nets, storage, training
 from lcref.flags import add_job_flags
 from lcref.nets.checkpoints import read_params
 from lcref.parts import ByTensor, LowRank, Sparse, Sum, leaves
@@ -40,7 +39,6 @@ REFERENCE = "lenet300_mnist.npz"    # in weights/ of the data folder, unless --r
 SINGLE = Path(__file__).parent / "part5" / "lenet300" / "results" / "results.json"
 PATH = ("mu", "feasibility", "loss", "compressed_loss", "compressed_train_error", "test_error",
         "compressed_test_error")
-Z = 1.959964    # of a two-sided interval of 95%
 SHORT = "--mu0 1e-3 --growth 1.25 --steps 20 --epochs 1 --lr 0.09 --lr-decay 0.93"
 LENET300 = f"--net lenet300 --activation tanh --data mnist --reference {REFERENCE} --batch 256"
 QUICK = "--reference-epochs 5 --steps 2 --epochs 1"     # of LeNet300 on the bundled digits
@@ -156,8 +154,8 @@ COLUMNS = {
     "file bytes": lambda row: row.get("file_bytes", ""),
     **{f"{net} {what}": lambda row, net=net, what=what: row[net][f"{what}_error"]
        for net in ("reference", "direct", "lc") for what in ("train", "test")},
-    "low": lambda row: round(interval(row)[0], 3),
-    "high": lambda row: round(interval(row)[1], 3),
+    "low": lambda row: round(fronts.interval(row)[0], 3),
+    "high": lambda row: round(fronts.interval(row)[1], 3),
     "loss": lambda row: row["lc"]["loss"], "feasibility": lambda row: row["feasibility"],
     "seconds": lambda row: round(row["seconds"]["total"], 1), "date": lambda row: row["date"],
 }
@@ -307,60 +305,6 @@ def wrong(net, params, dataset, batch=500):
     return found
 
 
-# ---- intervals ---------------------------------------------------------------------------------
-
-
-def wilson(count, n):
-    """The 95% interval of Wilson for a share of which count of n were seen, in percent."""
-    share, more = count / n, Z * Z / n
-    centre = (share + more / 2) / (1 + more)
-    half = Z * math.sqrt(share * (1 - share) / n + more / (4 * n)) / (1 + more)
-    return 100 * (centre - half), 100 * (centre + half)
-
-
-def interval(row):
-    """The same of a row's test error."""
-    error, count = row["lc"]["test_error"], len(row["wrong"])
-    n = round(100 * count / error) if count else 10_000
-    return wilson(error * n / 100, n)
-
-
-def paired(one, other):
-    """The images that only one row gets wrong, that only the other does, and McNemar's exact p."""
-    first, second = set(one["wrong"]), set(other["wrong"])
-    only, others = len(first - second), len(second - first)
-    p = binomtest(only, only + others).pvalue if only + others else 1.0
-    return only, others, float(p)
-
-
-# ---- the front ---------------------------------------------------------------------------------
-
-
-def is_sum(row):
-    return "+" in row["kind"]
-
-
-def front(rows, quantity="test_error", storage="float32"):
-    """The rows of the Pareto front of ratio and error (or loss), by rising ratio."""
-    points = [(row["ratio"][storage], row["lc"][quantity]) for row in rows]
-    return sorted((rows[i] for i in choice.front(points)), key=lambda row: row["ratio"][storage])
-
-
-def versus_single(row, rows, storage="float32"):
-    """The single compression of lowest error with at least the ratio of a row; None without one."""
-    smaller = [other for other in rows if not is_sum(other)
-               and other["ratio"][storage] >= row["ratio"][storage]]
-    return min(smaller, key=lambda other: other["lc"]["test_error"], default=None)
-
-
-def picture(rows, folder):
-    """Draw test errors and losses against the ratio, by kind, with the fronts."""
-    drawn = [{"key": row["name"], "kind": row["kind"], "settings": {}, "result": row}
-             for row in rows]
-    sweep_plots.error_ratio_figure(drawn, folder / "error-ratio.png", "float32")
-    sweep_plots.loss_ratio_figure(drawn, folder / "loss-ratio.png", "float32")
-
-
 def keep(names, args):
     """Copy the pictures and the packed model of finished rows to the results."""
     for name in names:
@@ -370,62 +314,7 @@ def keep(names, args):
                 shutil.copy(file, args.out / name)
 
 
-def markdown(header, rows):
-    """A table in Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
-
-
-def what(row):
-    """The compression of a row; the tensors are named where there are several tasks."""
-    tasks = row["tasks"]
-    return "; ".join(tasks) if len(tasks) > 1 else tasks[0].split(": ", 1)[1]
-
-
-def front_table(rows, storage="float32"):
-    """The front in Markdown, each row beside the best single compression of at least its ratio."""
-    lines = []
-    for row in front(rows, storage=storage):
-        low, high = interval(row)
-        single = versus_single(row, rows, storage) if is_sum(row) else None
-        beside = ["", "", ""]
-        if single:
-            only, others, p = paired(row, single)
-            beside = [f"{what(single)}, {single['ratio'][storage]:.2f}",
-                      f"{single['lc']['test_error']:.2f}%", f"{only} / {others}, {p:.2g}"]
-        elif is_sum(row):
-            beside[0] = "none"
-        lines.append([what(row), f"{row['ratio'][storage]:.2f}",
-                      f"{row['lc']['test_error']:.2f}% ({low:.2f} to {high:.2f})", *beside])
-    return markdown(["on the front", f"ratio {storage}", "test error (95%)",
-                     "best single of at least that ratio", "its error",
-                     "only this one wrong / only the single, p"], lines)
-
-
 def short(base, texts):
     """Rows of a short schedule, named after the texts of their compressions."""
     return {"short-" + "-".join(re.findall(r"[a-z0-9.]+", text)): f"{base} --compress '{text}'"
             for text in texts}
-
-
-def errors_table(rows, more=None):
-    """The rows in Markdown: ratio, errors with their interval, feasibility; and what is asked."""
-    more = more or {}
-    lines = [[what(row), *(value(row) for value in more.values()),
-              f"{row['ratio']['float32']:.2f}", f"{row['direct']['test_error']:.2f}%",
-              f"{row['lc']['test_error']:.2f}% ({{:.2f}} to {{:.2f}})".format(*interval(row)),
-              f"{row['lc']['train_error']:.2f}%", f"{row['lc']['loss']:.1e}",
-              f"{row['feasibility']:.1e}", f"{row['seconds']['total']:.0f}"] for row in rows]
-    return markdown(["compression", *more, "ratio float32", "direct", "LC, test error (95%)",
-                     "training error", "training loss", "feasibility", "seconds"], lines)
-
-
-def kinds_table(rows, limits):
-    """The largest ratio of each kind of compression within limits on the test error, in %."""
-    lines = []
-    for kind in sorted({row["kind"] for row in rows}, key=lambda kind: (kind.count("+"), kind)):
-        of_kind = [row for row in rows if row["kind"] == kind]
-        best = [max((row["ratio"]["float32"] for row in of_kind
-                     if row["lc"]["test_error"] <= limit), default=None) for limit in limits]
-        lines.append([kind, len(of_kind), *(f"{x:.1f}" if x else "none" for x in best)])
-    return markdown(["kind", "runs", *(f"largest ratio at {x}%" for x in limits)], lines)

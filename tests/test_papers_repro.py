@@ -4,7 +4,7 @@ What is expected comes from enumeration, counting or another command, not from t
 """
 
 import csv
-import importlib.util
+import importlib
 import json
 import math
 import os
@@ -32,17 +32,16 @@ def quick(script, out):
     return {row["name"]: row for row in json.loads(file.read_text())} if file.exists() else {}
 
 
-def module(script):
-    """A script of papers_repro as a module."""
-    spec = importlib.util.spec_from_file_location(script.stem, script)
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+@pytest.fixture
+def common(monkeypatch):
+    monkeypatch.syspath_prepend(REPRO)
+    return importlib.import_module("common")
 
 
-@pytest.fixture(scope="module")
-def common():
-    return module(REPRO / "common.py")
+@pytest.fixture
+def fronts(monkeypatch):
+    monkeypatch.syspath_prepend(REPRO)
+    return importlib.import_module("fronts")
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +108,7 @@ def test_a_long_row_that_was_stopped_goes_on_and_one_of_other_settings_is_refuse
         common.compress("whole", flags.replace("--steps 3", "--steps 2"), args)
 
 
-def test_the_front_is_what_no_other_row_beats(common):
+def test_the_front_is_what_no_other_row_beats(fronts):
     rng = np.random.default_rng(0)
     rows = [{"name": str(i), "kind": "prune", "ratio": {"float32": float(ratio)},
              "lc": {"test_error": float(error)}} for i, (ratio, error) in
@@ -119,31 +118,31 @@ def test_the_front_is_what_no_other_row_beats(common):
         pair = [(-row["ratio"]["float32"], row["lc"]["test_error"]) for row in (a, b)]
         return pair[0] != pair[1] and all(x <= y for x, y in zip(*pair))
     expected = {row["name"] for row in rows if not any(beats(other, row) for other in rows)}
-    assert {row["name"] for row in common.front(rows)} == expected
+    assert {row["name"] for row in fronts.front(rows)} == expected
 
 
-def test_the_single_beside_a_sum_is_the_best_of_those_at_least_as_small(common):
+def test_the_single_beside_a_sum_is_the_best_of_those_at_least_as_small(fronts):
     def row(name, kind, ratio, error):
         return {"name": name, "kind": kind, "ratio": {"float32": ratio},
                 "lc": {"test_error": error}}
     rows = [row("large", "prune", 10, 1.0), row("same", "prune", 20, 3.0),
             row("small", "quantize", 30, 2.5), row("other sum", "prune + lowrank", 40, 0.5)]
-    assert common.versus_single(row("sum", "quantize + prune", 20, 2), rows)["name"] == "small"
-    assert common.versus_single(row("sum", "quantize + prune", 31, 2), rows) is None
+    assert fronts.versus_single(row("sum", "quantize + prune", 20, 2), rows)["name"] == "small"
+    assert fronts.versus_single(row("sum", "quantize + prune", 31, 2), rows) is None
 
 
 @pytest.mark.parametrize("count, n", [(0, 50), (3, 50), (213, 10_000), (50, 50)])
-def test_the_ends_of_the_interval_are_where_the_score_test_just_rejects(common, count, n):
-    for end in common.wilson(count, n):
+def test_the_ends_of_the_interval_are_where_the_score_test_just_rejects(fronts, count, n):
+    for end in fronts.wilson(count, n):
         p = end / 100
-        assert (count / n - p) ** 2 == pytest.approx(common.Z**2 * p * (1 - p) / n, abs=1e-12)
+        assert (count / n - p) ** 2 == pytest.approx(fronts.Z**2 * p * (1 - p) / n, abs=1e-12)
 
 
-def test_the_paired_test_is_that_of_a_fair_coin(common):
+def test_the_paired_test_is_that_of_a_fair_coin(fronts):
     one, other = {"wrong": [1, 2, 3, 4, 5, 6]}, {"wrong": [6, 7]}
     tosses = [sum(toss) for toss in product((0, 1), repeat=6)]      # 5 and 1 images differ
     p = sum(heads in (0, 1, 5, 6) for heads in tosses) / 2**6
-    assert common.paired(one, other) == (5, 1, pytest.approx(p))
+    assert fronts.paired(one, other) == (5, 1, pytest.approx(p))
 
 
 @pytest.mark.parametrize("script, rows", [

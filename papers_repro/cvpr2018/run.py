@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 FORMS = {
     "l0 constraint": [f"prune(keep={keep})" for keep in (0.01, 0.02, 0.05)],
@@ -44,8 +45,8 @@ def main():
     known = common.run(rows, args)
     form_of = {name: form for form, texts in FORMS.items() for name in common.short("", texts)}
     drawn = [{**known[name], "kind": form_of[name]} for name in rows if name in known]
-    common.picture(drawn, args.out)
-    text = common.errors_table(drawn, {
+    fronts.picture(drawn, args.out)
+    text = fronts.errors_table(drawn, {
         "form": lambda row: row["kind"], "left": lambda row: f"{row['nonzeros']:,}",
         "of each layer": shares, "not in direct compression": moved})
     (args.out / "table.md").write_text(text)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 ALPHAS = ("3e-7", "1e-6", "3e-6", "1e-5", "3e-5", "1e-4")
 BASE = f"{common.LENET300} {common.SHORT}"
@@ -49,7 +50,7 @@ def main():
     known = common.run(QUICK if args.quick else ROWS, args)
     rows = sorted(known.values(), key=alpha_of)
     ranks_figure(rows, args.out / "ranks.png")
-    text = common.errors_table(rows, {
+    text = fronts.errors_table(rows, {
         "ranks of fc1, fc2, fc3": lambda row: ", ".join(map(str, row["ranks"].values()))})
     (args.out / "table.md").write_text(text)
     print(text)

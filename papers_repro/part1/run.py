@@ -29,6 +29,7 @@ from lcref.lsteps import LeastSquares
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 MUS = 10.0 ** np.arange(-3, 5.01, 0.25)
 PASSES = 200    # L and C steps at each μ of a path; with --quick 20
@@ -203,7 +204,7 @@ def table(result):
         lines.append([title, *(f"{found[name]:.6g}" for name in (
             "least squares", "direct", "optimum")), f"{last['loss']:.6g}",
             f"{last['loss'] / found['optimum'] - 1:.1e}", f"{last['feasibility']:.1e}"])
-    text = common.markdown(["problem", "least squares", "direct compression",
+    text = fronts.markdown(["problem", "least squares", "direct compression",
                             "constrained optimum", "LC at the end of the path", "its excess",
                             "feasibility"], lines)
     rows = result["many"]
@@ -211,7 +212,7 @@ def table(result):
               f"{100 * np.median([row[name] for row in rows]):.3g}%",
               f"{100 * max(row[name] for row in rows):.3g}%"]
              for name in ("direct", "quadratic", "augmented")]
-    return text + "\n" + common.markdown(
+    return text + "\n" + fronts.markdown(
         [f"of {len(rows)} problems of 8 weights, k = 2", "at the global optimum", "median excess",
          "largest excess"], lines)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 LEARNED = [f"each(quantize(k={k}))" for k in (2, 4, 8, 16, 32, 64)]
 FIXED = ["each(binary(scale=True))", "each(ternary(scale=True))"]
@@ -22,8 +23,8 @@ def main():
     args = common.arguments(__doc__, Path(__file__).parent)
     rows = QUICK if args.quick else ROWS
     known = common.run(rows, args, [] if args.quick else [common.SINGLE])
-    common.picture(list(known.values()), args.out)
-    text = common.errors_table(known.values())
+    fronts.picture(list(known.values()), args.out)
+    text = fronts.errors_table(known.values())
     (args.out / "table.md").write_text(text)
     print(text)
     return 0

@@ -27,6 +27,7 @@ from lcref.tolerance import squared_norm
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 NETS = {"LeNet300": "lenet300_mnist.npz", "ResNet20": "resnet20_cifar10.npz"}
 EXACT = [(Each(quantized), Prune(keep=keep)) for quantized, keep in (
@@ -123,7 +124,7 @@ def table(result):
               f"{run['seconds']:.2g}"
               + (f"; {case['exact']['seconds']:.2g}" if "seconds" in case["exact"] else "")]
              for name, case in nets for run in case["orders"]]
-    text = common.markdown(["net", "order", "optimum", "excess after 1 cycle",
+    text = fronts.markdown(["net", "order", "optimum", "excess after 1 cycle",
                             *map(str, SHOWN[1:]), "cycles until it stops",
                             "seconds: alternation; exact"], lines)
     sums = dict.fromkeys(name.split(": ")[1] for name, case in result["cases"].items()
@@ -134,7 +135,7 @@ def table(result):
                   if key.endswith(f": {name}") and "alternation" in case}
         lines.append([name, *(f"{case['exact']:.2g}; {case['alternation']:.2g}; "
                               f"{100 * case['excess']:.2g}%" for case in of_sum.values())])
-    return text + "\n" + common.markdown(
+    return text + "\n" + fronts.markdown(
         ["seconds: exact; alternation; its excess", *of_sum], lines)
 
 

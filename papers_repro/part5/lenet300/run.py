@@ -15,6 +15,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 LONG = f"{common.LENET300} --mu0 9e-5 --steps 40 --epochs 20 --first-epochs 40 --lr-decay 0.98"
 PUBLISHED = {
@@ -70,7 +71,7 @@ def published_table(known):
             lines.append([name, reported] + ["not finished"] + [""] * 6)
             continue
         errors = [row["lc"]["test_error"] for row in rows]
-        low, high = common.interval(rows[0])
+        low, high = fronts.interval(rows[0])
         spread = f"{np.mean(errors):.2f} ± {np.std(errors, ddof=1):.2f}" if len(rows) > 1 else ""
         lines.append([
             ", ".join(rows[0]["tasks"]).replace("fc1.weight, fc2.weight, fc3.weight: ", ""),
@@ -79,7 +80,7 @@ def published_table(known):
             f"{rows[0]['ratio']['float32']:.2f}; {rows[0]['ratio']['float16']:.2f}",
             f"{max(row['feasibility'] for row in rows):.1e}",
             ", ".join(f"{row['seconds']['total']:,.0f}" for row in rows)])
-    return common.markdown(
+    return fronts.markdown(
         ["compression", "published, %", "ours, % (seed 0, 1, 2)", "mean ± deviation",
          "95% of seed 0", "direct, %", "ratio float32; float16", "feasibility, at most",
          "seconds"], lines)
@@ -93,8 +94,8 @@ def main():
     drawn = [row for row in known.values() if row["name"].startswith("short-")]
     tables = [] if args.quick else [published_table(known)]
     if drawn:
-        common.picture(drawn, args.out)
-        tables += [common.front_table(drawn), common.kinds_table(drawn, (2.3, 2.5, 3, 4, 6))]
+        fronts.picture(drawn, args.out)
+        tables += [fronts.front_table(drawn), fronts.kinds_table(drawn, (2.3, 2.5, 3, 4, 6))]
     if not args.quick:
         common.keep(KEPT, args)
     (args.out / "tables.md").write_text("\n".join(tables))

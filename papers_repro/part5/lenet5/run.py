@@ -20,6 +20,7 @@ from lcref.lsteps import SGD
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 import common  # noqa: E402
+import fronts  # noqa: E402
 
 PARTS, EVALUATED = 20, 10_000
 REFERENCE = "lenet5-reference"
@@ -87,9 +88,9 @@ def main():
         args.reference = str(reference(args))
     known = common.run(QUICK if args.quick else ROWS, args, taken=by_parts)
     rows = list(known.values())
-    common.picture(rows, args.out)
-    text = "\n".join([common.errors_table(rows), common.front_table(rows),
-                      common.kinds_table(rows, (1.2, 1.5, 2, 3, 5))])
+    fronts.picture(rows, args.out)
+    text = "\n".join([fronts.errors_table(rows), fronts.front_table(rows),
+                      fronts.kinds_table(rows, (1.2, 1.5, 2, 3, 5))])
     (args.out / "tables.md").write_text(text)
     print(text)
     return 0
