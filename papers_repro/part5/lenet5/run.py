@@ -26,7 +26,7 @@ PARTS, EVALUATED = 20, 10_000
 REFERENCE = "lenet5-reference"
 TRAIN = "--net lenet5 --activation relu --data mnist --epochs 3 --batch 64 --lr 0.02"
 BASE = ("--net lenet5 --activation relu --data mnist --reference lenet5.npz --batch 64 "
-        "--mu0 0.02 --growth 1.5 --steps 12 --epochs 1 --lr 0.02 --lr-decay 0.92")
+        "--mu0 0.02 --growth 1.17 --steps 30 --epochs 1 --lr 0.02 --lr-decay 0.95")
 TEXTS = [
     *(f"each(quantize(k={k}))" for k in (2, 4, 16)),
     *(f"prune(keep={keep})" for keep in (0.005, 0.01, 0.02, 0.05)),
