@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 from array_api_compat import array_namespace
 
 from .composition import Compression, Each, Sum, alternate
@@ -229,7 +230,9 @@ class Prune(Compression):
             return theta
         root = root_of_price(self.alpha, mu)
         worth, unit = wide(values), root or 1.0
-        kept = (worth / unit) * (wide(at) / unit + (wide(at) - worth) / unit) > float(bool(root))
+        with np.errstate(over="ignore"):    # an infinite gain is worth any price
+            gain = (worth / unit) * (wide(at) / unit + (wide(at) - worth) / unit)
+        kept = gain > float(bool(root))
         return dataclasses.replace(theta, indices=theta.indices[kept], values=values[kept])
 
     def held(self, theta):

@@ -186,7 +186,7 @@ def test_every_setting_changes_the_key():
     verb = cli._parser()[1]["compress"]
     flags = {action.option_strings[0][2:] for action in verb._actions}
     assert flags - {"-h", "out", "resume", "json", "quiet", "debug", "threads", "data-dir", "h",
-                    "reference", "checkpoint-minutes", ""} == {*CHANGES, *OTHERS}
+                    "reference", "checkpoint-minutes", "device", ""} == {*CHANGES, *OTHERS}
     assert len({key({name: value}) for name, value in {**CHANGES, **OTHERS}.items()}
                | {key({})}) == len({**CHANGES, **OTHERS}) + 1
 

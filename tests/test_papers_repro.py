@@ -8,6 +8,7 @@ import importlib
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -230,7 +231,8 @@ def test_what_a_gpu_measured_stands_in_the_table_with_its_name(tmp_path):
            "ratio": {"float32": 10.0, "float16": 14.0}}
     for stage, more in (("lsteps", {"l_step": [step]}), ("resnet20", {"run": run})):
         (tmp_path / f"{stage}.json").write_text(json.dumps({"device": device, **more}))
-    lines = module(REPRO / "gpu" / "run.py").table(tmp_path).splitlines()
+    table = runpy.run_path(str(REPRO / "gpu" / "run.py"))["table"]
+    lines = table(tmp_path).splitlines()
     assert ("| L step of resnet20, TF32 off | faster than PyTorch eager | 2 ms a batch; PyTorch 8,"
             " ratio 0.25 | a card |") in lines
     assert "| C steps of ResNet20 over its L steps | under 1% | 0.25% | a card |" in lines
