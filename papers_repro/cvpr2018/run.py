@@ -39,6 +39,15 @@ def moved(row):
     return f"{100 * new / count:.0f}%" if count else "none left"
 
 
+def objectives(row, rows):
+    """Of an l0 penalty L + α·(weights left), and the least of all rows' nets at this α."""
+    if row["kind"] != "l0 penalty":
+        return ""
+    alpha = float(row["tasks"][0].split("alpha=")[1].strip(")"))
+    own, *least = (other["lc"]["loss"] + alpha * other["nonzeros"] for other in (row, *rows))
+    return f"{own:.3g}; {min(least):.3g}"
+
+
 def main():
     args = common.arguments(__doc__, Path(__file__).parent)
     rows = QUICK if args.quick else ROWS
@@ -48,7 +57,8 @@ def main():
     fronts.picture(drawn, args.out)
     text = fronts.errors_table(drawn, {
         "form": lambda row: row["kind"], "left": lambda row: f"{row['nonzeros']:,}",
-        "of each layer": shares, "not in direct compression": moved})
+        "of each layer": shares, "not in direct compression": moved,
+        "L + α‖θ‖₀; least of all nets": lambda row: objectives(row, drawn)})
     (args.out / "table.md").write_text(text)
     print(text)
     return 0

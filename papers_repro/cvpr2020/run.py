@@ -26,6 +26,17 @@ def alpha_of(row):
     return float(row["tasks"][0].split("alpha=")[1].strip("()"))
 
 
+def cost(row):
+    """Σ r·(m + n) over the layers, whose m + n follows from the net."""
+    sizes = {"fc1.weight": 300 + (784 if "mnist" in row["command"] else 64), "fc2.weight": 400,
+             "fc3.weight": 110}
+    return sum(rank * sizes[name] for name, rank in row["ranks"].items())
+
+
+def objective(row, alpha):
+    return row["lc"]["loss"] + alpha * cost(row)
+
+
 def ranks_figure(rows, file):
     """The rank of each layer, and the test error, against α."""
     figure = Figure(figsize=(9, 3.8), dpi=200, layout="constrained")
@@ -33,12 +44,12 @@ def ranks_figure(rows, file):
     alphas = [alpha_of(row) for row in rows]
     for layer, marker in zip(rows[0]["ranks"], "o^s"):
         left.plot(alphas, [row["ranks"][layer] for row in rows], marker=marker, label=layer)
-    left.set(xscale="log", yscale="symlog", xlabel="α", ylabel="selected rank")
+    left.set(xscale="log", yscale="symlog", xlabel="α", ylabel="selected rank", ylim=(-0.2, 300))
     left.legend()
     right.plot(alphas, [row["lc"]["test_error"] for row in rows], marker="o", label="LC")
     right.axhline(rows[0]["reference"]["test_error"], color="black", linestyle="--",
                   label="reference")
-    right.set(xscale="log", xlabel="α", ylabel="test error, %")
+    right.set(xscale="log", yscale="log", xlabel="α", ylabel="test error, %")
     right.legend()
     for axes in (left, right):
         axes.grid(color="0.92")
@@ -51,7 +62,10 @@ def main():
     rows = sorted(known.values(), key=alpha_of)
     ranks_figure(rows, args.out / "ranks.png")
     text = fronts.errors_table(rows, {
-        "ranks of fc1, fc2, fc3": lambda row: ", ".join(map(str, row["ranks"].values()))})
+        "ranks of fc1, fc2, fc3": lambda row: ", ".join(map(str, row["ranks"].values())),
+        "L + α·cost": lambda row: f"{objective(row, alpha_of(row)):.3g}",
+        "least of all rows' nets at this α": lambda row: f"""{min(
+            objective(other, alpha_of(row)) for other in rows):.3g}"""})
     (args.out / "table.md").write_text(text)
     print(text)
     return 0
