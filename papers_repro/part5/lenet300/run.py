@@ -29,12 +29,16 @@ PUBLISHED = {
        for seed in range(3)},
     "mixed": f"{LONG} --growth 1.4 --lr 0.05 --task 'fc1.weight: prune(kappa=5000)' "
              "--task 'fc2.weight: lowrank(rank=10)' --task 'fc3.weight: quantize(k=2)'",
-    "rank-selection": f"{LONG} --growth 1.1 --lr 0.09 --compress 'each(lowrank(alpha=1e-6))'",
+    # The authors' script starts this one at another μ; from 9e-5 it ends elsewhere.
+    "rank-selection": f"{LONG.replace('9e-5', '1e-3')} --growth 1.1 --lr 0.1 "
+                      "--compress 'each(lowrank(alpha=1e-6))'",
+    "rank-selection-mu9e-5": f"{LONG} --growth 1.1 --lr 0.09 "
+                             "--compress 'each(lowrank(alpha=1e-6))'",
 }
 # What the README of the authors' library reports, in percent: one seed, last iterate.
 REPORTED = {"quantize-each": "2.56", "quantize-1-3": "2.26", "keep5": "2.18",
             "1bit-1percent": "2.17", "mixed": "2.13 (table), 2.51 (text)",
-            "rank-selection": "1.90"}
+            "rank-selection": "1.90", "rank-selection-mu9e-5": "none"}
 HALF = {
     "1bit-3percent-float16": f"{LONG} --growth 1.1 --lr 0.09 --storage float16 "
                              "--compress 'each(quantize(k=2)) + prune(keep=0.03)'",
@@ -68,7 +72,7 @@ def published_table(known):
     for name, reported in REPORTED.items():
         rows = [row for key, row in known.items() if key.split("-seed")[0] == name]
         if not rows:
-            lines.append([name, reported] + ["not finished"] + [""] * 6)
+            lines.append([name, reported, "not finished", *[""] * 6])
             continue
         errors = [row["lc"]["test_error"] for row in rows]
         low, high = fronts.interval(rows[0])
