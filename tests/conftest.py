@@ -1,10 +1,9 @@
 """Hypothesis profiles, the places where tests compute, and the count of optima compared.
 
-A test computes at several places: see `places`. Without `--place` these are NumPy, the array
-standard as array_api_strict has it, where the test asks for arrays by the fixture `place`, its
-second device, PyTorch where the test is marked `torch` and PyTorch is installed, and a GPU where
-CuPy finds one. Away from NumPy a Hypothesis test marked `everywhere` then takes FEW examples; in
-full it takes them by, say,
+A test computes at several places: see `places`. Without `--place` these are NumPy, the second
+device of array_api_strict, PyTorch where the test is marked `torch` and PyTorch is installed, and a
+GPU where CuPy finds one. Away from NumPy a Hypothesis test marked `everywhere` then takes FEW
+examples; in full it takes them by, say,
 
     pytest tests/projections --place array_api_strict-device1
     pytest tests/projections tests/test_*.py tests/nets --place cuda
@@ -43,14 +42,13 @@ settings.load_profile(
 FEW = 3  # examples of a test that runs in full on NumPy: the texts differ by place, not the cases
 
 
-def places_of(test, asked):
-    """The names of the places where a test runs that asks for arrays, or else is everywhere."""
+def places_of(test):
+    """The names of the places where a test runs that asks for arrays, or is everywhere."""
     if test.config.option.place:
         return test.config.option.place
     if test.get_closest_marker("costly"):
         return ["numpy"]
-    names = ["numpy", *places.STRICT] if asked else ["numpy", places.STRICT[1]]
-    names = names[-1:] if test.get_closest_marker("away") else names
+    names = [places.STRICT[1]] if test.get_closest_marker("away") else ["numpy", places.STRICT[1]]
     more = ["torch", "cuda"] if test.get_closest_marker("torch") else ["cuda"]
     return names + [name for name in more if not places.missing(name)]
 
@@ -59,7 +57,7 @@ def pytest_generate_tests(metafunc):
     test, asked = metafunc.definition, "place" in metafunc.fixturenames
     everywhere = test.get_closest_marker("everywhere") and not test.get_closest_marker("of_numpy")
     if asked or everywhere:
-        metafunc.parametrize("place" if asked else "here", places_of(test, asked), indirect=True,
+        metafunc.parametrize("place" if asked else "here", places_of(test), indirect=True,
                              scope="session")
 
 

@@ -138,7 +138,7 @@ PLACED = """
     def test_away(place):
         pass
 """
-USUAL = ["numpy", *places.STRICT, *(["cuda"] if not places.missing("cuda") else [])]
+USUAL = ["numpy", DEVICE, *(["cuda"] if not places.missing("cuda") else [])]
 
 
 @pytest.fixture
@@ -159,10 +159,9 @@ def places_in(result, test):
 def test_a_test_runs_at_its_places_and_away_from_numpy_with_few_examples(run):
     result = run("-rP")
     assert result.ret == 0
-    assert places_in(result, "test_everywhere") == [n for n in USUAL if n != "array_api_strict"]
-    assert places_in(result, "test_asked") == USUAL
-    assert places_in(result, "test_away") == [n for n in USUAL[2:]]
-    few = 3 * (len(USUAL) - 2)  # beside the 20 of NumPy
+    assert places_in(result, "test_everywhere") == places_in(result, "test_asked") == USUAL
+    assert places_in(result, "test_away") == USUAL[1:]
+    few = 3 * (len(USUAL) - 1)  # beside the 20 of NumPy
     result.stdout.fnmatch_lines([f"examples {20 + few}"])
 
 
