@@ -90,7 +90,7 @@ def main():
     rows = list(known.values())
     fronts.picture(rows, args.out)
     text = "\n".join([fronts.errors_table(rows), fronts.front_table(rows),
-                      fronts.kinds_table(rows, (1.2, 1.5, 2, 3, 5))])
+                      fronts.kinds_table(rows, (1, 1.2, 1.5, 2, 3))])
     (args.out / "tables.md").write_text(text)
     print(text)
     return 0
