@@ -175,7 +175,7 @@ class SGD:
         return weights.w, _state(weights.v, rng, done + epochs)
 
     def _move(self, weights, mu, rng):
-        """move(x, labels, eta) -> loss of the batch before it: one step of all the weights."""
+        """move(x, labels, eta): one step of v and w on a batch, at this μ; the loss before it."""
         extra = (rng,) if self.draws else ()
 
         def move(x, labels, eta):
