@@ -203,12 +203,11 @@ def _residual(params, block, x, n_in, n_out, training):
     return relu(add(h, subsample(x, 2, n_out) if stride == 2 else x))
 
 
-# channels of the convolutions; None is a 2 × 2 maximum
-VGG16 = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None,
-         512, 512, 512, None)
+# channels of the convolutions over those of the first; None is a 2 × 2 maximum
+VGG16 = (1, 1, None, 2, 2, None, 4, 4, 4, None, 8, 8, 8, None, 8, 8, 8, None)
 
 
-def vgg16(shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Net:
+def vgg16(shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10, width: int = 64) -> Net:
     """Return VGG16 for CIFAR-10: 13 convolutions of 3 × 3 with batch normalisation, 3 layers.
 
     Five groups of channels 64, 128, 256, 512 and 512, each ending in a 2 × 2 maximum; then 512,
@@ -221,11 +220,14 @@ def vgg16(shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Net:
     ----------
     shape : (channels, height, width) of the images
     classes : int
+    width : int
+        Channels of the first convolution; all others, and the units, are in proportion. With 16,
+        the net "vgg16-quarter", there are 953,776 weights.
 
     Raises
     ------
     ValueError
-        Images of under 32 pixels a side.
+        Images of under 32 pixels a side; width under 1.
 
     Notes
     -----
@@ -234,20 +236,23 @@ def vgg16(shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Net:
     """
     if min(shape[1:]) < 32:
         raise ValueError(f"vgg16 needs images of at least 32 × 32 pixels, got {shape}")
+    if width < 1:
+        raise ValueError(f"vgg16 needs a width of at least 1, got {width}")
     shapes: Shapes = {}
     steps: list[int | None] = []
     at, channels = 0, shape[0]
-    for width in VGG16:
-        if width is None:
+    for multiple in VGG16:
+        if multiple is None:
             steps, at = [*steps, None], at + 1
             continue
-        _conv_shapes(shapes, f"features.{at}", channels, width, 3)
-        _norm_shapes(shapes, f"features.{at + 1}", width)
-        steps, at, channels = [*steps, at], at + 3, width
-    for layer, n_in, n_out in ((1, 512 * (shape[1] // 32) * (shape[2] // 32), 512),
-                               (4, 512, 512), (6, 512, classes)):
+        _conv_shapes(shapes, f"features.{at}", channels, multiple * width, 3)
+        _norm_shapes(shapes, f"features.{at + 1}", multiple * width)
+        steps, at, channels = [*steps, at], at + 3, multiple * width
+    units, pixels = 8 * width, (shape[1] // 32) * (shape[2] // 32)
+    for layer, n_in, n_out in ((1, units * pixels, units), (4, units, units), (6, units, classes)):
         _fc_shapes(shapes, f"classifier.{layer}", n_in, n_out)
-    return Net("vgg16", tuple(shape), classes, "relu", shapes, _vgg_function(steps), random=True)
+    name = {64: "vgg16", 16: "vgg16-quarter"}.get(width, f"vgg16 of width {width}")
+    return Net(name, tuple(shape), classes, "relu", shapes, _vgg_function(steps), random=True)
 
 
 def _vgg_function(steps):
@@ -388,7 +393,7 @@ def _alexnet_draw(name, shape, rng):
 MODELS: dict[str, Callable[..., Net]] = {
     "linear": linear, "lenet300": lenet300, "lenet5": lenet5, "nin": nin,
     **{f"resnet{depth}": partial(resnet, depth) for depth in (20, 32, 44, 56, 110)},
-    "vgg16": vgg16, "alexnet": alexnet}
+    "vgg16": vgg16, "vgg16-quarter": partial(vgg16, width=16), "alexnet": alexnet}
 CHOOSE = ("lenet300", "lenet5")     # whose activation can be chosen
 
 
@@ -400,7 +405,7 @@ def build(name: str, inputs: int | tuple[int, ...], classes: int,
     ----------
     name : str
         One of MODELS: "linear", "lenet300", "lenet5", "nin", "resnet20", "resnet32", "resnet44",
-        "resnet56", "resnet110", "vgg16" or "alexnet".
+        "resnet56", "resnet110", "vgg16", "vgg16-quarter" or "alexnet".
     inputs : int, or (channels, height, width)
         Of one input. The fully connected nets take the number of its values, the others need
         its shape.

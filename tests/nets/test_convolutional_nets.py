@@ -22,6 +22,7 @@ NETS = {
     "resnet14": (resnet(14, (2, 9, 11), 3), lambda net, x: net.resnet(x, 2)),
     "vgg16": (build("vgg16", (3, 32, 32), 10), Forward.vgg16),
     "vgg16-large": (build("vgg16", (1, 32, 64), 3), Forward.vgg16),
+    "vgg16-quarter": (build("vgg16-quarter", (3, 32, 32), 10), Forward.vgg16),
     "nin": (build("nin", (3, 12, 10), 5), Forward.nin),
     "alexnet": (build("alexnet", (3, 67, 67), 5), Forward.alexnet),
 }
@@ -211,6 +212,10 @@ def test_labels_out_of_range_are_refused_before_anything_is_computed(shift, says
     ("resnet56", (3, 32, 32), 10, 848_944, 853_018 - 848_944),
     ("resnet110", (3, 32, 32), 10, 1_719_856, 1_727_962 - 1_719_856),
     ("vgg16", (3, 32, 32), 10, 15_239_872, 15_253_578 - 15_239_872),
+    # as wide as a quarter: 9·(3·16 + 16² + 16·32 + 32² + 32·64 + 2·64² + 64·128 + 5·128²), then
+    # 2·128² + 1280; of each of the 1,056 channels a bias and two of normalisation, then 266
+    ("vgg16-quarter", (3, 32, 32), 10, 9 * (48 + 256 + 512 + 1_024 + 2_048 + 8_192 + 8_192 + 81_920)
+     + 34_048, 3 * 1_056 + 266),
     # NIN: 3·192·25 + 192·160 + 160·96 + 96·192·25 + 2·192² + 192·192·9 + 192² + 1920
     ("nin", (3, 32, 32), 10, 14_400 + 30_720 + 15_360 + 460_800 + 73_728 + 331_776 + 36_864
      + 1_920, 192 + 160 + 96 + 5 * 192 + 10),

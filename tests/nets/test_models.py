@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcref.data import load
-from lcref.nets import build, evaluate, lenet300, linear, loss, value_and_grad
+from lcref.nets import build, evaluate, lenet300, linear, loss, value_and_grad, vgg16
 from lcref.nets.models import MODELS
 
 RNG = np.random.default_rng(1)
@@ -158,6 +158,12 @@ def test_build_finds_a_net_by_name():
 def test_build_says_what_it_knows_when_it_does_not_know(args, says):
     with pytest.raises(ValueError, match=says):
         build(*args)
+
+
+def test_a_vgg16_of_another_width_says_so_and_one_of_none_is_refused():
+    assert vgg16(width=2).name == "vgg16 of width 2"
+    with pytest.raises(ValueError, match="width of at least 1, got 0"):
+        vgg16(width=0)
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7, 100])
