@@ -204,6 +204,17 @@ def whole(job):
     return job.l_step, job.evaluate
 
 
+def trained(name, flags, args):
+    """The weights that `lcref train` leaves in WORK/name, which goes on where it was stopped."""
+    folder = args.work / name
+    begun = any(folder.glob("checkpoint-*"))
+    if begun or not (folder / "weights.npz").exists():
+        subprocess.run([sys.executable, "-m", "lcref", "train", *flags.split(), "--data-dir",
+                        args.data_dir, "--quiet", "--resume" if begun else "--out", str(folder)],
+                       check=True, stdout=sys.stderr)
+    return folder / "weights.npz"
+
+
 def measure(name, flags, args, taken=whole):
     """The record of a short row; `taken` makes the L step and the evaluation of its job."""
     asked, start = parsed(flags_of(flags, args)), time.perf_counter()

@@ -55,12 +55,12 @@ def versus_single(row, rows, storage="float32"):
     return min(smaller, key=lambda other: other["lc"]["test_error"], default=None)
 
 
-def picture(rows, folder):
+def picture(rows, folder, storage="float32"):
     """Draw test errors and losses against the ratio, by kind, with the fronts."""
     drawn = [{"key": row["name"], "kind": row["kind"], "settings": {}, "result": row}
              for row in rows]
-    sweep_plots.error_ratio_figure(drawn, folder / "error-ratio.png", "float32")
-    sweep_plots.loss_ratio_figure(drawn, folder / "loss-ratio.png", "float32")
+    sweep_plots.error_ratio_figure(drawn, folder / "error-ratio.png", storage)
+    sweep_plots.loss_ratio_figure(drawn, folder / "loss-ratio.png", storage)
 
 
 def markdown(header, rows):
@@ -88,16 +88,16 @@ def front_table(rows, storage="float32"):
                       f"{single['lc']['test_error']:.2f}%", f"{only} / {others}, {p:.2g}"]
         lines.append([what(row), f"{row['ratio'][storage]:.2f}",
                       f"{row['lc']['test_error']:.2f}% ({low:.2f} to {high:.2f})", *beside])
-    return front_sentence(rows) + markdown(
+    return front_sentence(rows, storage) + markdown(
         ["on the front of test errors", f"ratio {storage}", "test error (95%)",
          "best single of at least that ratio", "its error",
          "only this one wrong / only the single, p"], lines) + "\n" + loss_table(rows, storage)
 
 
-def front_sentence(rows):
+def front_sentence(rows, storage="float32"):
     """How many rows of the two fronts are sums, and how many are certainly better in error."""
-    errors, losses = (front(rows, quantity) for quantity in ("test_error", "loss"))
-    beside = [(row, versus_single(row, rows)) for row in filter(is_sum, errors)]
+    errors, losses = (front(rows, quantity, storage) for quantity in ("test_error", "loss"))
+    beside = [(row, versus_single(row, rows, storage)) for row in filter(is_sum, errors)]
     certain = sum(single is not None and paired(row, single)[2] < 0.05 for row, single in beside)
     return (f"{len(rows)} rows, {sum(map(is_sum, rows))} of them sums. On the front of test "
             f"errors: {len(errors)}, {len(beside)} of them sums, {certain} of which differ "
@@ -117,15 +117,15 @@ def loss_table(rows, storage="float32"):
                      "lowest of a single of at least that ratio"], lines)
 
 
-def errors_table(rows, more=None):
+def errors_table(rows, more=None, storage="float32"):
     """The rows in Markdown: ratio, errors with their interval, feasibility; and what is asked."""
     more = more or {}
     lines = [[what(row), *(value(row) for value in more.values()),
-              f"{row['ratio']['float32']:.2f}", f"{row['direct']['test_error']:.2f}%",
+              f"{row['ratio'][storage]:.2f}", f"{row['direct']['test_error']:.2f}%",
               f"{row['lc']['test_error']:.2f}% ({{:.2f}} to {{:.2f}})".format(*interval(row)),
               f"{row['lc']['train_error']:.2f}%", f"{row['lc']['loss']:.1e}",
               f"{row['feasibility']:.1e}", f"{row['seconds']['total']:.0f}"] for row in rows]
-    return markdown(["compression", *more, "ratio float32", "direct", "LC, test error (95%)",
+    return markdown(["compression", *more, f"ratio {storage}", "direct", "LC, test error (95%)",
                      "training error", "training loss", "feasibility", "seconds"], lines)
 
 

@@ -147,7 +147,8 @@ def test_the_paired_test_is_that_of_a_fair_coin(fronts):
 
 
 @pytest.mark.parametrize("script, rows", [
-    ("part2/run.py", 3), ("cvpr2018/run.py", 4), ("part5/lenet5/run.py", 3)])
+    ("part2/run.py", 3), ("cvpr2018/run.py", 4), ("part5/lenet5/run.py", 3),
+    ("part5/vgg16/run.py", 4)])
 def test_a_paper_in_its_quick_version_writes_its_rows_and_its_table(tmp_path, script, rows):
     known = quick(script, tmp_path)
     assert len(known) == rows
@@ -159,6 +160,32 @@ def test_a_paper_in_its_quick_version_writes_its_rows_and_its_table(tmp_path, sc
             keep = float(row["command"].split("keep=")[1].split(")")[0])
             size = 430_500 if "lenet5" in row["command"] else 64 * 300 + 300 * 100 + 100 * 10
             assert row["nonzeros"] == math.floor(keep * size)
+
+
+def test_resnet20s_packed_files_are_loaded_and_their_operations_counted_part_by_part(tmp_path):
+    rows = quick("part5/resnet20/run.py", tmp_path)
+    bit, corrected = rows["1bit"], rows["1bit-5percent"]
+    text = (tmp_path / "packed.md").read_text()
+    assert f"The file has {corrected['file_bytes']:,} bytes" in text
+    assert (tmp_path / "1bit-5percent" / "model.npz").stat().st_size == corrected["file_bytes"]
+    assert text.count(f" {corrected['lc']['test_error']:.2f}%") == 3    # loaded, and from the parts
+    weights, outputs = 64 * 300 + 300 * 100 + 100 * 10, 300 + 100 + 10
+    for start in (f"dense | {weights:,} | 100.0% | {weights - outputs:,} |",
+                  f"quantized part | {2 * outputs:,} |",
+                  f"corrections | {weights // 20:,} | 5.0% |"):
+        assert f"| {start}" in text     # an output adds up the inputs of each of its two values
+    assert corrected["lc"]["test_error"] < bit["lc"]["test_error"]
+    only, others = (len(set(a["wrong"]) - set(b["wrong"])) for a, b in
+                    ((bit, corrected), (corrected, bit)))
+    assert f"| {only} | {others} |" in (tmp_path / "tables.md").read_text()
+
+
+def test_without_statistics_the_ratio_of_resnet20_counts_what_is_trained(common):
+    run = runpy.run_path(str(REPRO / "part5" / "resnet20" / "run.py"))
+    weights, trained, statistics = 268_336, 269_722, 2 * (16 * 7 + 32 * 6 + 64 * 6)
+    bits = weights + 20 * 64 + 32 * (trained - weights)     # one bit, two values a layer, the rest
+    row = {"ratio": {"float32": 32 * (trained + statistics) / (bits + 32 * statistics)}}
+    assert run["without_statistics"](row, "float32") == pytest.approx(32 * trained / bits)
 
 
 def test_more_weight_on_the_cost_selects_lower_ranks(tmp_path):

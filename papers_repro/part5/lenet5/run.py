@@ -9,7 +9,6 @@ do: the command of a row says its other settings. The training error and loss ar
 """
 
 import dataclasses
-import subprocess
 import sys
 from pathlib import Path
 
@@ -56,17 +55,6 @@ def by_parts(job):
     return l_step, lambda params: training.report(job.net, params, sample)
 
 
-def reference(args):
-    """The file of the reference weights, trained where there is none."""
-    folder = args.work / REFERENCE
-    if not (folder / "weights.npz").exists() or any(folder.glob("checkpoint-*")):
-        begun = any(folder.glob("checkpoint-*"))
-        subprocess.run([sys.executable, "-m", "lcref", "train", *TRAIN.split(), "--data-dir",
-                        args.data_dir, "--quiet", "--resume" if begun else "--out", str(folder)],
-                       check=True, stdout=sys.stderr)
-    return folder / "weights.npz"
-
-
 def enlarged_digits(folder):
     """Write the bundled digits, 24 × 24 pixels in a frame of 2, as the files of MNIST."""
     digits = data.load("digits")
@@ -85,7 +73,7 @@ def main():
     if args.quick:
         args.data_dir = enlarged_digits(args.out)
     elif not Path(args.reference).exists():
-        args.reference = str(reference(args))
+        args.reference = str(common.trained(REFERENCE, TRAIN, args))
     known = common.run(QUICK if args.quick else ROWS, args, taken=by_parts)
     rows = list(known.values())
     fronts.picture(rows, args.out)
