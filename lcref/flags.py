@@ -97,11 +97,11 @@ def add_net_flags(group, reference=True):
          metavar="NET")
     flag(group, "--activation", "of lenet300 and lenet5: relu or tanh" + (
         own.format("relu") or " (default: relu)"), metavar="NAME")
-    flag(group, "--data", "digits (bundled), mnist, fashion-mnist or cifar10" + own.format(
-        "digits"), "digits" if reference else None, metavar="NAME")
+    flag(group, "--data", "digits (bundled), mnist, fashion-mnist, cifar10 or imagenet"
+         + own.format("digits"), "digits" if reference else None, metavar="NAME")
     flag(group, "--data-dir", "folder with the data sets that are not bundled, in torchvision's "
-         "layout or as their authors published them (default: the environment variable "
-         "LCREF_DATA)", type=path, metavar="DIR")
+         "layout or as their authors published them; for imagenet with train/CLASS/ and "
+         "val/CLASS/ (default: the environment variable LCREF_DATA)", type=path, metavar="DIR")
     if reference:
         flag(group, "--hold-out", "share of the training set that is not trained on, and whose "
              "error is reported too: choose between nets by it, not by the test error", 0.0,
@@ -159,7 +159,7 @@ def add_sgd_flags(group):
     flag(group, "--batch", "inputs in a batch", 64, type=SOME, metavar="N")
     group.add_argument("--augment", action=argparse.BooleanOptionalAction, default=True,
                        help="flip and move the images of training, where the data set does "
-                       "(cifar10)")
+                       "(cifar10, imagenet)")
     flag(group, "--seed", "of the initial weights and of the batches", 0, type=COUNT, metavar="N")
     add_threads(group)
     add_device(group)

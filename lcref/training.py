@@ -56,6 +56,9 @@ def _loaded(args):
 
 
 def _placed(dataset, put, *names):
+    """The arrays named where `put` puts them; names of files stay, and what is read is put."""
+    if dataset.read_later:
+        dataset, names = dataset.then(put), [name for name in names if name.startswith("y")]
     return replace(dataset, **{name: put(getattr(dataset, name)) for name in names})
 
 
@@ -64,7 +67,7 @@ def inputs_of_training(args, dataset: data.Dataset, net: nets.Net) -> dict[str, 
     augment = dataset.augment if args.augment else None
     return {"momentum": args.momentum, "weight_decay": args.weight_decay, "batch": args.batch,
             "seed": args.seed, "draws": net.random, "prepare": augment or dataset.prepare,
-            "epoch_decay": args.epoch_decay,
+            "epoch_decay": args.epoch_decay, "workers": args.threads if dataset.read_later else 1,
             "capture": None if net.random else device(args.device).capture}
 
 

@@ -157,7 +157,7 @@ def test_a_damaged_file_of_fashion_mnist_is_named_with_its_folder(tmp_path):
 
 
 def test_an_unknown_data_set_is_an_error_that_lists_the_known_ones():
-    known = "digits, mnist, fashion-mnist, cifar10"
+    known = "digits, mnist, fashion-mnist, cifar10, imagenet"
     with pytest.raises(ValueError, match=f"{known}; did you mean 'mnist'"):
         load("MNISTT")
 

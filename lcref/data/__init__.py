@@ -14,6 +14,7 @@ from .cifar import load_cifar10
 from .dataset import Dataset
 from .epochs import batches
 from .idx import centred, load_fashion_mnist, load_mnist
+from .imagenet import load_imagenet
 
 __all__ = ["Dataset", "batches", "load"]
 
@@ -40,10 +41,18 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
       to 4 pixels first. Read are the batches for Python, data_batch_1 to 5 and test_batch, in
       cifar-10-batches-py below the folder or in the folder itself, or else the binary version,
       with the ending .bin, in cifar-10-batches-bin or in the folder itself.
+    - "imagenet", from `data_dir`, or images of other classes laid out alike: train/CLASS/ and
+      val/CLASS/ in imagenet below the folder or in the folder itself, with files that end in
+      .JPEG, .jpg or .png, in capitals or not. Label i is the i-th folder by sorted name, as
+      torchvision has it, which the weights of a trained net must agree with. x holds the names of
+      the files, which are read when their batch is needed: in red, green and blue, shrunk or
+      grown (bilinear, as Pillow does it) until the shorter side has 256 pixels, cut to the central
+      227 × 227, and normalised as CIFAR-10; for augment(x, rng) cut anywhere, uniformly, and
+      mirrored or not.
 
     Parameters
     ----------
-    name : "digits", "mnist", "fashion-mnist" or "cifar10"
+    name : "digits", "mnist", "fashion-mnist", "cifar10" or "imagenet"
     data_dir : path, optional
         Folder of the data sets that are not bundled; None is the environment variable LCREF_DATA.
 
@@ -55,13 +64,16 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     ------
     ValueError
         Unknown name; a file that is truncated, is of another kind or does not fit the others; a
-        label that is not 0 to 9; a pickle that holds anything but what those of CIFAR-10 hold.
+        label that is not 0 to 9; a pickle that holds anything but what those of CIFAR-10 hold;
+        classes of ImageNet that only one of train and val has, or that have no image.
+        `prepare` raises it for a file that is damaged or no image, with its name.
     FileNotFoundError
         The files are not in the folder, or there is no folder.
 
     Notes
     -----
-    MNIST and Fashion-MNIST take 220 MB of memory each, CIFAR-10 185 MB. The mean is computed in
+    MNIST and Fashion-MNIST take 220 MB of memory each, CIFAR-10 185 MB, ImageNet some 50 MB of
+    names. The mean is computed in
     float64, the rest in float32.
     """
     if name not in LOADERS:
@@ -80,5 +92,5 @@ def _load_digits(data_dir):
 
 LOADERS: dict[str, Callable[..., Dataset]] = {
     "digits": _load_digits, "mnist": load_mnist, "fashion-mnist": load_fashion_mnist,
-    "cifar10": load_cifar10,
+    "cifar10": load_cifar10, "imagenet": load_imagenet,
 }

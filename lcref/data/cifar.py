@@ -13,13 +13,12 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from .dataset import FIX, Dataset, data_folder
-from .images import flipped_and_cropped, normalised
+from .images import MEAN, STD, flipped_and_cropped, normalised
 
 __all__ = ["load_cifar10"]
 
 IMAGES, IMAGE = 10_000, (3, 32, 32)     # images in each of the six files, shape of one
 VALUES = math.prod(IMAGE)
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)    # of red, green and blue
 
 # The instructions of the published files: four come 30,000 times in each, the rest 71 times.
 FREQUENT = frozenset("BININT1 SHORT_BINSTRING BINPUT LONG_BINPUT".split())

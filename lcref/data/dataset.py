@@ -29,7 +29,8 @@ class Dataset:
     ----------
     name : str
     x_train, x_test : arrays of shape (n, ...)
-        float32, or the bytes of the original files where `prepare` makes float32 of them.
+        float32, or the bytes of the original files where `prepare` makes float32 of them, or the
+        names of files where it reads them.
     y_train, y_test : int64 arrays of shape (n,), with values 0 to classes − 1
     classes : int
     preprocessing : str
@@ -38,8 +39,8 @@ class Dataset:
         (channels, height, width) of one input, also where x holds it flattened; () where the
         inputs are no images.
     prepare : callable
-        prepare(x) is what a net is fed, a float32 array of x's shape, for rows x of x_train or
-        x_test.
+        prepare(x) is what a net is fed, a float32 array of x's shape, or of (n, *image) where x
+        holds names, for rows x of x_train or x_test.
     augment : callable or None
         augment(x, rng) is the same after a random change, for batches of training; None where
         nothing is changed.
@@ -67,6 +68,17 @@ class Dataset:
                  y_test=self.y_test)
         together(self.x_test.shape[1:] == self.x_train.shape[1:], x_test=self.x_test,
                  x_train=self.x_train)
+
+    @property
+    def read_later(self) -> bool:
+        """Whether x holds names of files, which `prepare` reads, and not the inputs themselves."""
+        return bool(self.image) and math.prod(self.x_train.shape[1:]) != math.prod(self.image)
+
+    def then(self, change: Callable[[Any], Any]) -> "Dataset":
+        """Return this data set with a change to what `prepare` and `augment` return."""
+        prepare, augment = self.prepare, self.augment
+        return replace(self, prepare=lambda x: change(prepare(x)),
+                       augment=augment and (lambda x, rng: change(augment(x, rng))))
 
     def split(self, share: float) -> tuple["Dataset", "Dataset"]:
         """Hold out a share of the training set, on which to choose between nets.
@@ -105,17 +117,21 @@ class Dataset:
         Parameters
         ----------
         shape : tuple of int
-            Shape of one input; x_train and x_test get the shape (n, *shape), and are views.
+            Shape of one input; x_train and x_test get the shape (n, *shape), and are views. Where
+            they hold names of files, what is read from those gets that shape.
 
         Raises
         ------
         ValueError
             An input has another number of values; the message names both shapes.
         """
-        old, new = tuple(self.x_train.shape[1:]), tuple(shape)
+        old = self.image if self.read_later else tuple(self.x_train.shape[1:])
+        new = tuple(shape)
         if min(new, default=0) < 0 or math.prod(old) != math.prod(new):
             raise ValueError(f"the inputs of {self.name} have the shape {old}, {math.prod(old)} "
                              f"values each; the shape {new} has {math.prod(new)}")
+        if self.read_later:
+            return self if old == new else self.then(lambda x: _view(x, new))
         return replace(self, x_train=_view(self.x_train, new), x_test=_view(self.x_test, new))
 
 

@@ -5,6 +5,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 __all__ = ["normalised", "flipped_and_cropped"]
 
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)    # of red, green and blue, in ImageNet
+
 
 def normalised(x: np.ndarray, mean: tuple[float, ...], std: tuple[float, ...]) -> np.ndarray:
     """Return (x / 255 − mean) / std, channel by channel.

@@ -1,0 +1,109 @@
+"""ImageNet, or any other folder of images by class: read when their batch is needed.
+
+1,281,167 images of 227 × 227 pixels are 198 GB, so a data set of them holds the names of their
+files, and `prepare` makes images of those.
+"""
+import os
+from functools import partial
+
+import numpy as np
+
+from .dataset import FIX, Dataset, data_folder
+from .images import MEAN, STD, normalised
+
+__all__ = ["load_imagenet"]
+
+SIDE, CROP = 256, 227       # of the shorter side of an image, and of what a net is fed
+ENDINGS = (".jpeg", ".jpg", ".png")
+
+
+def load_imagenet(data_dir):
+    """Return the images in the folders of a training and a test set, by the names of their files.
+
+    x holds, in each row, the path of a file below the folder as bytes, padded with 0.
+    """
+    given = data_folder("ImageNet", data_dir)
+    root = next((folder for folder in (given / "imagenet", given)
+                 if (folder / "train").is_dir() and (folder / "val").is_dir()), None)
+    if root is None:
+        raise FileNotFoundError(f"no folders train and val, with a folder of images a class, in "
+                                f"{given / 'imagenet'} or {given}: {FIX}")
+    classes, counts, names = _classes(root), {}, []
+    for part in ("train", "val"):
+        files = [_images(root / part / name) for name in classes]
+        counts[part] = [len(found) for found in files]
+        names += [os.fsencode(f"{part}/{name}/{file}") for name, found in zip(classes, files)
+                  for file in found]
+    x = np.array(names)                                                     # (n,), padded with 0
+    x = x.view(np.uint8).reshape(len(names), x.itemsize)                    # (n, bytes)
+    n = sum(counts["train"])
+    y = {part: np.repeat(np.arange(len(classes)), counts[part]) for part in counts}
+    return Dataset("imagenet", x[:n], y["train"], x[n:], y["val"], classes=len(classes),
+                   preprocessing=f"shorter side {SIDE} pixels (bilinear), central {CROP} × {CROP}, "
+                   f"(pixel / 255 - mean) / std by channel, mean {MEAN}, std {STD}",
+                   image=(3, CROP, CROP), prepare=partial(_central, root),
+                   augment=partial(_anywhere, root))
+
+
+def _classes(root):
+    """The names of the classes: those of the folders in train, which val must have too."""
+    found = [{entry.name for entry in os.scandir(root / part) if entry.is_dir()}
+             for part in ("train", "val")]
+    for part, here, there in (("val", *found), ("train", *reversed(found))):
+        if there != here and (missing := sorted(here - there)):
+            raise ValueError(f"{root / part} has no folder {missing[0]}, which the other of train "
+                             f"and val has ({len(missing)} such classes)")
+    if not found[0]:
+        raise ValueError(f"{root / 'train'} holds no folder: each class has one, with its images")
+    return sorted(found[0])
+
+
+def _images(folder):
+    """The names of the images in the folder of a class."""
+    files = sorted(entry.name for entry in os.scandir(folder)
+                   if entry.name.lower().endswith(ENDINGS))
+    if not files:
+        raise ValueError(f"{folder} holds no image: no file ends in {', '.join(ENDINGS)}")
+    return files
+
+
+def _central(root, x):
+    """Return the central part of each image, normalised, as float32 (n, 3, CROP, CROP)."""
+    return normalised(_cut(root, x), MEAN, STD)
+
+
+def _anywhere(root, x, rng):
+    """Return a random part of each image, mirrored or not, normalised.
+
+    rng draws random((n, 2)), the row and the column where the part begins, as shares of what there
+    is, then random(n): under 1/2 the part is mirrored.
+    """
+    pixels = _cut(root, x, rng.random((len(x), 2)))
+    mirror = rng.random(len(x)) < 0.5
+    pixels[mirror] = pixels[mirror, :, :, ::-1]
+    return normalised(pixels, MEAN, STD)
+
+
+def _cut(root, x, places=None):
+    """The bytes (n, 3, CROP, CROP) of a part of each image that rows of x name."""
+    pixels = np.empty((len(x), 3, CROP, CROP), np.uint8)
+    for i, name in enumerate(x):
+        image = _resized(os.path.join(root, os.fsdecode(name.tobytes().rstrip(b"\0"))))
+        room = np.subtract(image.shape[:2], CROP)
+        top, left = room // 2 if places is None else (places[i] * (room + 1)).astype(int)
+        pixels[i] = np.moveaxis(image[top:top + CROP, left:left + CROP], 2, 0)
+    return pixels
+
+
+def _resized(file):
+    """The pixels of an image in red, green and blue, (height, width, 3), its shorter side SIDE."""
+    from PIL import Image       # here, so that `import lcref` does not wait for it
+
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            size = (SIDE, SIDE * height // width) if width <= height else (
+                SIDE * width // height, SIDE)
+            return np.asarray(image.convert("RGB").resize(size, Image.Resampling.BILINEAR))
+    except Exception as error:      # a damaged file makes a decoder raise almost anything
+        raise ValueError(f"{file} is damaged or no image: {error}") from error
