@@ -58,7 +58,8 @@ def _loaded(args):
 def _placed(dataset, put, *names):
     """The arrays named where `put` puts them; names of files stay, and what is read is put."""
     if dataset.read_later:
-        dataset, names = dataset.then(put), [name for name in names if name.startswith("y")]
+        dataset = dataset.then(put)
+        names = tuple(name for name in names if name.startswith("y"))
     return replace(dataset, **{name: put(getattr(dataset, name)) for name in names})
 
 

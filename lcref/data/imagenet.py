@@ -28,17 +28,12 @@ def load_imagenet(data_dir):
     if root is None:
         raise FileNotFoundError(f"no folders train and val, with a folder of images a class, in "
                                 f"{given / 'imagenet'} or {given}: {FIX}")
-    classes, counts, names = _classes(root), {}, []
-    for part in ("train", "val"):
-        files = [_images(root / part / name) for name in classes]
-        counts[part] = [len(found) for found in files]
-        names += [os.fsencode(f"{part}/{name}/{file}") for name, found in zip(classes, files)
-                  for file in found]
-    x = np.array(names)                                                     # (n,), padded with 0
-    x = x.view(np.uint8).reshape(len(names), x.itemsize)                    # (n, bytes)
-    n = sum(counts["train"])
-    y = {part: np.repeat(np.arange(len(classes)), counts[part]) for part in counts}
-    return Dataset("imagenet", x[:n], y["train"], x[n:], y["val"], classes=len(classes),
+    classes = _classes(root)
+    train, y_train = _listed(root, "train", classes)
+    val, y_val = _listed(root, "val", classes)
+    names = np.array(train + val)                                           # (n,), padded with 0
+    x = names.view(np.uint8).reshape(len(names), names.itemsize)            # (n, bytes)
+    return Dataset("imagenet", x[:len(train)], y_train, x[len(train):], y_val, len(classes),
                    preprocessing=f"shorter side {SIDE} pixels (bilinear), central {CROP} × {CROP}, "
                    f"(pixel / 255 - mean) / std by channel, mean {MEAN}, std {STD}",
                    image=(3, CROP, CROP), prepare=partial(_central, root),
@@ -56,6 +51,14 @@ def _classes(root):
     if not found[0]:
         raise ValueError(f"{root / 'train'} holds no folder: each class has one, with its images")
     return sorted(found[0])
+
+
+def _listed(root, part, classes):
+    """The paths of the images of a set, by class, and their labels."""
+    files = [_images(root / part / name) for name in classes]
+    labels = np.repeat(np.arange(len(classes)), [len(found) for found in files])
+    return [os.fsencode(f"{part}/{name}/{file}") for name, found in zip(classes, files)
+            for file in found], labels
 
 
 def _images(folder):
