@@ -42,15 +42,15 @@ def load_imagenet(data_dir):
 
 def _classes(root):
     """The names of the classes: those of the folders in train, which val must have too."""
-    found = [{entry.name for entry in os.scandir(root / part) if entry.is_dir()}
-             for part in ("train", "val")]
-    for part, here, there in (("val", *found), ("train", *reversed(found))):
-        if there != here and (missing := sorted(here - there)):
-            raise ValueError(f"{root / part} has no folder {missing[0]}, which the other of train "
-                             f"and val has ({len(missing)} such classes)")
-    if not found[0]:
+    train, val = ({entry.name for entry in os.scandir(root / part) if entry.is_dir()}
+                  for part in ("train", "val"))
+    for part, missing in (("val", train - val), ("train", val - train)):
+        if missing:
+            raise ValueError(f"{root / part} has no folder {min(missing)}, which the other of "
+                             f"train and val has ({len(missing)} such classes)")
+    if not train:
         raise ValueError(f"{root / 'train'} holds no folder: each class has one, with its images")
-    return sorted(found[0])
+    return sorted(train)
 
 
 def _listed(root, part, classes):
