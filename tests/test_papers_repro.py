@@ -188,6 +188,22 @@ def test_without_statistics_the_ratio_of_resnet20_counts_what_is_trained(common)
     assert run["without_statistics"](row, "float32") == pytest.approx(32 * trained / bits)
 
 
+def test_alexnet_goes_through_its_steps_on_a_folder_of_drawn_images(tmp_path):
+    (row,) = quick("part5/alexnet/run.py", tmp_path).values()
+    history = json.loads((tmp_path / "work" / row["name"] / "history.json").read_text())
+    settings = history["settings"]
+    assert (settings["net"], settings["data"], settings["augment"]) == ("alexnet", "imagenet", True)
+    assert sorted(file.name for file in (tmp_path / "imagenet" / "train").iterdir()) == [
+        f"n0000000{label}" for label in range(3)]
+    assert all(row["lc"][key] * 18 / 100 == pytest.approx(round(row["lc"][key] * 18 / 100))
+               for key in ("train_error", "test_error"))        # of 18 and of 6 images
+    # 1 bit a weight, 1% corrections of 16 bits and their positions, the biases in full; at
+    # random positions a delta code takes about 8.1 bits
+    weights, biases = 62_367_776 - 4096 * 997, 10_568 - 997     # of three classes
+    bits = weights * (1 + 0.01 * (16 + 8.1)) + 32 * biases
+    assert row["ratio"]["float16"] == pytest.approx(32 * (weights + biases) / bits, rel=0.02)
+
+
 def test_more_weight_on_the_cost_selects_lower_ranks(tmp_path):
     low, high = quick("cvpr2020/run.py", tmp_path).values()
     assert list(low["ranks"]) == list(high["ranks"]) == ["fc1.weight", "fc2.weight", "fc3.weight"]
