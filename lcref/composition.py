@@ -25,7 +25,13 @@ FEW, AFFORDABLE = 16, 2**21  # k, or k times weights, up to which "auto" learns 
 
 @dataclass(frozen=True)
 class Compression(ABC):
-    """A feasible set or a penalty for the weights of a task, and the projection onto it."""
+    """A feasible set or a penalty for the weights of a task, and the projection onto it.
+
+        min over θ of ‖w − Δ(θ)‖² + penalty(θ)   subject to   θ feasible
+
+    `project` solves it, as well as the docstring of each compression says; the θ it returns carries
+    a status, and where that is not "exact" a gap.
+    """
 
     def __post_init__(self):
         _set(self, **checked(**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)}))
@@ -114,7 +120,12 @@ def _set(frozen, **values):
 
 @dataclass(frozen=True)
 class Each(Compression):
-    """The compression applied to every tensor on its own: a codebook a layer."""
+    """The compression applied to every tensor on its own: a codebook a layer.
+
+        min over θ of Σ_t ‖w_t − Δ(θ_t)‖²   over the tensors t of the task
+
+    The sum separates, so that the answer is as good as that for each tensor.
+    """
 
     inner: Compression
 

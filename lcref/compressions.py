@@ -56,7 +56,8 @@ def _price(alpha, mu, count, unit):
 class Quantize(Compression):
     """At most k distinct values, learned; or a codebook's entries, with scale times a free a ≥ 0.
 
-    Exact: one-dimensional K-means; the nearest entry; a sweep over the scale.
+    Exact: one-dimensional K-means; the nearest entry; a sweep over the scale. See `kmeans`,
+    `nearest` and `scaled_codebook` of `lcref.projections`.
     """
 
     k: int | None = None
@@ -89,7 +90,10 @@ class Quantize(Compression):
 
 @dataclass(frozen=True)
 class Binary(Compression):
-    """Every weight ±1, or with scale ±a with a learned magnitude a."""
+    """Every weight ±1, or with scale ±a with a learned magnitude a.
+
+    Exact, see `lcref.projections.binary`.
+    """
 
     scale: bool = False
     correctable = True
@@ -103,7 +107,10 @@ class Binary(Compression):
 
 @dataclass(frozen=True)
 class Ternary(Compression):
-    """Every weight −1, 0 or 1, or with scale −a, 0 or a with a learned magnitude a."""
+    """Every weight −1, 0 or 1, or with scale −a, 0 or a with a learned magnitude a.
+
+    Exact, see `lcref.projections.ternary`.
+    """
 
     scale: bool = False
 
@@ -120,7 +127,10 @@ class Ternary(Compression):
 
 @dataclass(frozen=True)
 class PowersOfTwo(Compression):
-    """Every weight 0 or ±2⁻ⁱ, i = 0..c."""
+    """Every weight 0 or ±2⁻ⁱ, i = 0..c.
+
+    Exact, see `lcref.projections.powers_of_two`.
+    """
 
     c: int
     correctable = True
@@ -136,7 +146,7 @@ class PowersOfTwo(Compression):
 class Round(Compression):
     """Every weight representable in float16 or bfloat16, or in int2 to int8 times a learned scale.
 
-    Exact.
+    Exact, see `lcref.projections.round_to`.
     """
 
     dtype: str

@@ -127,7 +127,31 @@ class Step:
 
 def c_step(tasks: Sequence[Task], weights: Params, mu: float | None,
            thetas: Thetas | None = None) -> Thetas:
-    """θ ← argmin ‖weights − Δ(θ)‖² for every task, warm-started from `thetas`; a dict by index."""
+    """The C step: the projection of the shifted weights onto each task's feasible set.
+
+        θ ← argmin over θ of ‖w − λ/μ − Δ(θ)‖²
+
+    for every task on its own, which together solve it since tasks share no tensor. As good as the
+    projections are, see their statuses; a sum that alternates starts from `thetas`.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    weights : dict of name to array
+        w − λ/μ, or w for direct compression.
+    mu : float or None
+        Of the penalty forms, whose price is 2α/μ.
+    thetas : dict of index to Part, optional
+        Those of the last C step.
+
+    Returns
+    -------
+    dict of index to Part
+
+    Notes
+    -----
+    The cost of the projections. Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
+    """
     return {i: task.compression.project({name: weights[name] for name in task.names}, mu,
                                         thetas[i] if thetas else None)
             for i, task in enumerate(tasks)}
@@ -142,9 +166,33 @@ def decompress(tasks: Sequence[Task], thetas: Thetas) -> Params:
     return delta
 
 
+def multipliers(lam: Params, w: Params, delta: Params, mu: float) -> Params:
+    """The multipliers after a step.
+
+        λ ← λ − μ (w − Δ(θ))
+
+    The augmented Lagrangian is L(w) − λᵀ(w − Δ(θ)) + μ/2 ‖w − Δ(θ)‖². Where the L step has made
+    its gradient zero, ∇L(w) = λ − μ (w − Δ(θ)), so that the new λ is what ∇L(w) = λ asks for at a
+    constrained optimum. A constraint that is violated pulls harder with every step, and μ need not
+    grow to infinity. The quadratic penalty leaves λ at 0.
+
+    Notes
+    -----
+    O(n). Nocedal and Wright, Numerical Optimization, 2006, section 17.3; Carreira-Perpiñán and
+    Idelbayev, arXiv 2107.04380.
+    """
+    return {name: lam[name] - mu * (w[name] - delta[name]) for name in delta}
+
+
 def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Schedule,
             evaluate: Evaluate | None = None, resume: Step | None = None) -> Iterator[Step]:
     """The LC algorithm, a generator that yields a frozen Step for every μ.
+
+        min over w, θ of  L(w)   subject to   w = Δ(θ)
+
+    For μ = μ0·a^k an L step, a C step and the multipliers. As μ grows, w and Δ(θ) meet, at a local
+    optimum where each L step finds one of its problem; from direct compression on, which is where
+    the path starts. The loss and the compressions never see each other.
 
     Parameters
     ----------
@@ -201,8 +249,7 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
         delta = finite(decompress(tasks, thetas), "Δ(θ)", good)
         # λ ← λ − μ (w − Δ(θ))
         if schedule.penalty == "augmented":
-            lam = finite({name: lam[name] - mu * (params[name] - delta[name]) for name in delta},
-                         "λ", good)
+            lam = finite(multipliers(lam, params, delta, mu), "λ", good)
         clock.append(time.perf_counter())
         last = _record(k, mu, params, thetas, delta, lam, evaluate, state, clock)
         yield last

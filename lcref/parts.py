@@ -96,9 +96,13 @@ class Layout:
 
 
 class Part(ABC):
-    """What all parts share."""
+    """θ: what a C step returns; its `decompress()` is Δ(θ), its `bits(convention)` the storage.
 
-    status: str = "exact"  # what the C step proves of it, see Sum
+    `status` is what the C step proves of it, with `gap`, see Sum: of all parts but sums, and those
+    in half precision, that it is the optimum.
+    """
+
+    status: str = "exact"
     gap: float = 0.0
 
     def __post_init__(self):
@@ -135,6 +139,10 @@ class Codebook(Part):
 
     `stored` says how many numbers the codebook costs: "free", all entries used; "scaled", one
     (the a of {−a, a} or a·C, whose C is `levels`); "fixed", none.
+
+    Notes
+    -----
+    ⌈log₂ k⌉ bits a weight for the k entries in use, and 32 for each number of the codebook.
     """
 
     codes: Array  # integer array in w's shape
@@ -161,6 +169,10 @@ class Sparse(Part):
     """All weights are zero but a few: Δ(θ)[indices_j] = values_j, in the flattened array.
 
     With an axis, all slices are zero but a few: slice indices_j of Δ(θ) is slice j of values.
+
+    Notes
+    -----
+    32 or 16 bits a value, by convention, and the delta-coded positions, see `position_code`.
     """
 
     indices: Array  # (nnz,), int64, ascending
@@ -211,7 +223,12 @@ def position_code(indices: Array) -> tuple[int, int]:
 
 @dataclass(frozen=True, eq=False)
 class LowRank(Part):
-    """A product of two thin matrices: Δ(θ) = left · right, laid out as w by the scheme."""
+    """A product of two thin matrices: Δ(θ) = left · right, laid out as w by the scheme.
+
+    Notes
+    -----
+    r (m + n) numbers of 32 or 16 bits, by convention, for an m × n matrix of rank r.
+    """
 
     left: Array  # (m, r)
     right: Array  # (r, n)
@@ -237,7 +254,12 @@ class LowRank(Part):
 
 @dataclass(frozen=True, eq=False)
 class Dense(Part):
-    """The weights themselves, in full or rounded to a floating dtype of `width` bits."""
+    """The weights themselves, in full or rounded to a floating dtype of `width` bits.
+
+    Notes
+    -----
+    `width` bits a weight.
+    """
 
     values: Array
     layout: Layout | None = None
@@ -252,11 +274,18 @@ class Dense(Part):
 
 @dataclass(frozen=True, eq=False)
 class ByTensor(Part):
-    """One part for each tensor of a dict or list: a codebook a layer, a matrix a layer."""
+    """One part for each tensor of a dict or list: a codebook a layer, a matrix a layer.
+
+    Its status is the weakest of theirs, its gap their sum.
+
+    Notes
+    -----
+    The bits of all of them.
+    """
 
     parts: dict[str, Part] | list[Part]
-    status: str = field(init=False)  # the weakest of them
-    gap: float = field(init=False)  # their sum
+    status: str = field(init=False)
+    gap: float = field(init=False)
 
     def __post_init__(self):
         super().__post_init__()
@@ -283,6 +312,10 @@ class Sum(Part):
     (within `gap` of it), "stationary" (no half-step improves the objective by more than the
     relative tolerance; no bound), or "unconverged" (the cycles ran out before that). `trace`
     holds the objective after every half-step of an alternation, infinite until every part is set.
+
+    Notes
+    -----
+    The bits of all parts together.
     """
 
     parts: tuple[Part, ...]

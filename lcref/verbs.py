@@ -158,6 +158,19 @@ def _export(verbs):
     add_output_flags(verb, None)
 
 
+def _explain(verbs):
+    verb = verbs.add_parser(
+        "explain", help="what a projection, a part or a step solves, and why", allow_abbrev=False,
+        description="Print the problem, the solution and why it is optimal, what is guaranteed, "
+        "the cost, the source, where the code is, and where the oracle that tests it. Without NAME "
+        "a list of all names.", epilog="For example: lcref explain kmeans_l0")
+    verb.set_defaults(run=_command("explain", "run_explain"))
+    verb.add_argument("name", nargs="?", metavar="NAME", help="such as l0_ball, parts.Sum, "
+                      "c_step or quantize")
+    verb.add_argument("--json", action="store_true", help="a list of JSON objects instead")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
 def _bench(verbs):
     verb = verbs.add_parser(
         "bench", help="the speed of projections and L steps, against other libraries",
@@ -242,4 +255,4 @@ def _vectors(verbs):
 
 
 VERBS = (_compress, _sweep, _plot, _best, _train, _eval, _info, _export, _verify, _certify,
-         _vectors, _bench)
+         _vectors, _explain, _bench)

@@ -82,6 +82,7 @@ BASE = {
     "bench": (["--net", "nothing"], "unknown net 'nothing'"),
     "plot": (["nowhere"], "no results in nowhere"),
     "best": (["nowhere", "--max-error", "2"], "no results in nowhere"),
+    "explain": (["nothing"], "nothing is called 'nothing'"),
 }
 FLAGS = [(verb, action.option_strings[-1], action) for verb, parser in VERBS.items()
          for action in parser._actions if action.option_strings and action.nargs is None]
