@@ -21,7 +21,7 @@ MODULES = {"projection": ("projections",), "part": ("parts",),
 HEADING = re.compile(r"^(\w+)\n-+$", re.M)      # of a section of a docstring
 TITLES = {"problem": "problem", "why": "solution, and why", "Returns": "answer, and guarantee",
           "Yields": "answer", "Parameters": "given", "Raises": "errors",
-          "Notes": "cost, and source"}
+          "Notes": "cost, and source", "Examples": "for example"}
 
 
 def explanations() -> dict[str, dict[str, Any]]:

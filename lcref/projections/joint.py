@@ -54,6 +54,14 @@ def codebook_l0(w: Any, codebook: Any, kappa: int) -> Sum:
     Notes
     -----
     O(n log k). Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import codebook_l0
+    >>> theta = codebook_l0(np.array([0.9, -1.2, 5.0]), codebook=[-1, 1], kappa=1)
+    >>> theta.decompress().tolist(), theta.parts[1].indices.tolist()
+    ([1.0, -1.0, 5.0], [2])
     """
     arrays, kappa, _ = _checked(w, kappa)
     books = [nearest(t, c) for t, c in zip(arrays, _codebook_each(w, codebook, len(arrays)))]
@@ -93,6 +101,14 @@ def scaled_binary_l0(w: Any, kappa: int) -> Sum:
     O(n) by selection of the ends of the window, and O(κ log κ); O(n log n) by one sort where κ is
     over a quarter of n; several arrays as kmeans_l0. Carreira-Perpiñán and Idelbayev, arXiv
     2107.04380.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import scaled_binary_l0
+    >>> theta = scaled_binary_l0(np.array([1.0, -2.0, 3.0, 10.0]), kappa=1)
+    >>> theta.decompress().tolist(), theta.status
+    ([2.0, -2.0, 2.0, 10.0], 'exact')
     """
     return _learned(w, 1, kappa, lambda t: binary(t, scale=True), abs,
                     lambda t, entries: signs(t, float(entries[0]), "scaled"))
@@ -144,6 +160,14 @@ def kmeans_l0(w: Any, k: int, kappa: int) -> Sum:
     The sums run outwards from the middle of the kept weights, so that outliers leave theirs as they
     are; where outliers still cost digits, the gap holds that.
     Carreira-Perpiñán and Idelbayev, arXiv 2107.04380; the layers are those of `kmeans`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import kmeans_l0
+    >>> theta = kmeans_l0(np.array([1.0, 2.0, 8.0, 10.0, 50.0]), k=2, kappa=1)
+    >>> theta.decompress().tolist(), theta.status
+    ([1.5, 1.5, 9.0, 9.0, 50.0], 'exact')
     """
     k = whole(k, "k", least=1)
 

@@ -40,6 +40,15 @@ def rank_ball(w: Array, rank: int) -> LowRank:
     -----
     O(m n min(m, n)), in float64, of large matrices by the Gram matrix, see `svd.truncated`. Eckart
     and Young, Psychometrika 1, 1936; Idelbayev and Carreira-Perpiñán, CVPR 2020.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import rank_ball
+    >>> w = np.array([[2.0, 0.0], [0.0, 1.0]])
+    >>> theta = rank_ball(w, rank=1)
+    >>> round(float(np.sum((w - theta.decompress()) ** 2)), 9)
+    1.0
     """
     xp, rank = _matrix(w), whole(rank, "rank")
     if rank >= min(w.shape):
@@ -100,6 +109,14 @@ def rank_selection(w: Array, alpha: float, mu: float,
     Notes
     -----
     O(m n min(m, n)), one decomposition. Idelbayev and Carreira-Perpiñán, CVPR 2020, pp. 8046-8056.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import rank_selection
+    >>> w = np.array([[2.0, 0.0], [0.0, 1.0]])     # 5, 3 and 4 for ranks 0, 1 and 2
+    >>> rank_selection(w, alpha=0.25, mu=1.0).left.shape
+    (2, 1)
     """
     xp, worth = _matrix(w), root_of_price(alpha, mu)
     x, scale = moderate(w)

@@ -43,6 +43,13 @@ def l0_ball(w: Array, kappa: int) -> Sparse:
     Notes
     -----
     O(n) by selection. Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import l0_ball
+    >>> l0_ball(np.array([3.0, -1.0, 2.0]), kappa=2).decompress().tolist()
+    [3.0, 0.0, 2.0]
     """
     xp, kappa = real_array(w), whole(kappa, "kappa")
     flat = xp.reshape(w, (-1,))
@@ -148,6 +155,13 @@ def l1_ball(w: Array, radius: float) -> Sparse:
     About O(n): a few passes over ever fewer weights, and after ten of them one sort of what is
     left, so O(n log n) at worst. Michelot, J. Optimization Theory and Applications 50, 1986; sorted
     sums: Held, Wolfe and Crowder, Mathematical Programming 6, 1974.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import l1_ball
+    >>> l1_ball(np.array([3.0, -1.0, 2.0]), radius=3.0).decompress().tolist()
+    [2.0, 0.0, 1.0]
     """
     top, radius = finite_magnitude(w), nonnegative(radius, "radius")
     xp, flat, s = array_namespace(w), array_namespace(w).reshape(w, (-1,)), scale_at(top)
@@ -237,6 +251,13 @@ def l0_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     Notes
     -----
     O(n). Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import l0_penalty
+    >>> l0_penalty(np.array([3.0, -1.0, 2.0]), alpha=2.0, mu=2.0).decompress().tolist()
+    [3.0, 0.0, 2.0]
     """
     xp, worth = real_array(w), root_of_price(alpha, mu)
     flat = xp.reshape(w, (-1,))
@@ -273,6 +294,13 @@ def l1_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     Notes
     -----
     O(n). Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import l1_penalty
+    >>> l1_penalty(np.array([3.0, -1.0, 2.0]), alpha=3.0, mu=2.0).decompress().tolist()
+    [1.5, 0.0, 0.5]
     """
     xp, tau = real_array(w), nonnegative(alpha, "alpha") / positive(mu, "mu")
     flat = xp.reshape(w, (-1,))
@@ -312,6 +340,13 @@ def group_l0_ball(w: Array, kappa: int, axis: int) -> Sparse:
     Notes
     -----
     O(n).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import group_l0_ball
+    >>> group_l0_ball(np.array([[3.0, 1.0], [0.0, 2.0]]), kappa=1, axis=0).decompress().tolist()
+    [[3.0, 1.0], [0.0, 0.0]]
     """
     xp, kappa = real_array(w), whole(kappa, "kappa")
     axis = axis_of(w, axis)

@@ -62,6 +62,13 @@ def nearest(w: Array, codebook: Array) -> Codebook:
     Notes
     -----
     O(n log k). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import nearest
+    >>> nearest(np.array([0.2, 0.9, -3.0]), codebook=[-1, 0, 1]).decompress().tolist()
+    [0.0, 1.0, -1.0]
     """
     real_array(w)
     entries = strictly_ascending(codebook, w)
@@ -105,6 +112,13 @@ def powers_of_two(w: Array, c: int) -> Codebook:
     Notes
     -----
     O(n log c). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import powers_of_two
+    >>> powers_of_two(np.array([0.3, 0.8, 0.1]), c=2).decompress().tolist()
+    [0.25, 1.0, 0.0]
     """
     real_array(w)
     return nearest(w, signed_powers(w, c))
@@ -153,6 +167,13 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     O(n log n) by one sort, O(n k) for the codes; the sweep is over the breakpoints of buckets of
     weights until few are left, see `scales.best_scale`. Idelbayev and others, Optimal
     Quantization Using Scaled Codebook, CVPR 2021, pp. 12095-12104.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import scaled_codebook
+    >>> scaled_codebook(np.array([-3.0, 5.0, 7.0]), codebook=[-1, 2]).decompress().tolist()
+    [-3.0, 6.0, 6.0]
     """
     xp = array_of(w, "w")
     given = strictly_ascending(codebook, w)
@@ -198,6 +219,13 @@ def round_to(w: Array, dtype: str) -> Dense | Codebook:
     -----
     O(n); intN as scaled_codebook with k = 2ᴺ. Rounding to p bits by Veltkamp's splitting: t − (t −
     x) with t = (2^(53−p) + 1)·x.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import round_to
+    >>> round_to(np.array([0.1, 1e5]), 'float16').decompress().tolist()
+    [0.0999755859375, 65504.0]
     """
     xp = real_array(w)
     if one_of(dtype, "dtype", DTYPES) not in FLOATS:
@@ -244,6 +272,13 @@ def binary(w: Array, scale: bool = False) -> Codebook:
     Notes
     -----
     O(n). Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import binary
+    >>> binary(np.array([0.5, -1.5, 1.0]), scale=True).decompress().tolist()
+    [1.0, -1.0, 1.0]
     """
     most, xp = finite_magnitude(w), array_namespace(w)
     if not flag(scale, "scale"):
@@ -293,6 +328,13 @@ def ternary(w: Array, scale: bool = False) -> Codebook:
     -----
     O(n), with scale O(n log n) by one sort. Not unique where two j tie: the smaller is taken.
     Carreira-Perpiñán and Idelbayev, arXiv 1707.04319.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import ternary
+    >>> ternary(np.array([4.0, -2.0, 0.5]), scale=True).decompress().tolist()
+    [3.0, -3.0, 0.0]
     """
     if flag(scale, "scale"):
         return scaled_codebook(w, (-1.0, 0.0, 1.0))
@@ -337,6 +379,13 @@ def kmeans(w: Array, k: int) -> Codebook:
     O(k n log n) time and O(k n) memory). Centring first keeps the sums
     of squares accurate at any offset. Carreira-Perpiñán and Idelbayev, arXiv 1707.04319; Wu
     and Rokne, doi 10.1145/75427.75472.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lcref.projections import kmeans
+    >>> kmeans(np.array([1.0, 8.0, 2.0, 9.0, 10.0]), k=2).decompress().tolist()
+    [1.5, 9.0, 1.5, 9.0, 9.0]
     """
     xp, k = array_of(w, "w"), whole(k, "k", least=1)
     x = Ascending.of(xp.reshape(w, (-1,)))
