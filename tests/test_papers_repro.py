@@ -188,6 +188,7 @@ def test_without_statistics_the_ratio_of_resnet20_counts_what_is_trained(common)
     assert run["without_statistics"](row, "float32") == pytest.approx(32 * trained / bits)
 
 
+@pytest.mark.long      # 45 s: 62 million weights in each of some ten passes over them
 def test_alexnet_goes_through_its_steps_on_a_folder_of_drawn_images(tmp_path):
     (row,) = quick("part5/alexnet/run.py", tmp_path).values()
     history = json.loads((tmp_path / "work" / row["name"] / "history.json").read_text())
