@@ -322,6 +322,28 @@ def tracked():
             yield name, data.decode("utf-8")
 
 
+def test_the_readme_s_order_of_reading_has_the_lines_of_code_that_are_there():
+    section = (ROOT / "README.md").read_text().partition("## Read it")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (\[`lcref/.*?) \| ([\d, ]+) \|", section, re.M)
+    files = [name for cell, _ in rows for name in re.findall(r"\[`(.*?)`\]", cell)]
+    lines = [int(n) for _, cell in rows for n in cell.split(", ")]
+    assert lines == [len(code_lines((ROOT / file).read_text())) for file in files]
+    unread = {in_package(f) for f in CORE} - {file.removeprefix("lcref/") for file in files}
+    assert unread == {"projections/__init__.py"}
+
+
+@pytest.mark.parametrize("kept, status", [("[:kappa]", 0), ("[:kappa + 1]", 1)])
+def test_the_function_to_paste_from_the_readme_is_verified(tmp_path, kept, status):
+    readme = (ROOT / "README.md").read_text()
+    (script,) = re.findall(r"```text\n(cat > mine.py.*?)```", readme, re.S)
+    assert "[:kappa]" in script
+    script = script.replace("[:kappa]", kept).replace(
+        ".venv/bin/lcref", f"'{sys.executable}' -m lcref")
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == status, done.stdout + done.stderr
+
+
 def test_no_file_names_a_path_of_the_machine_it_was_written_on():
     home = "|".join(["work", "tmp/w", "root", "home", "Users"])
     found = [(name, match.group()) for name, text in tracked()
