@@ -52,6 +52,12 @@ class Job:
         """Training loss, and errors in percent."""
         return report(self.net, params, self.dataset, self.held)
 
+    def glance(self, params):
+        """The same after an LC step, of the training inputs that --train-sample asks for."""
+        number = self.args.train_sample
+        dataset = self.dataset.sample(number) if number else self.dataset
+        return report(self.net, params, dataset, self.held)
+
 
 def run(args) -> int:
     """lcref compress: run the job, or go on with it, print the result, then write it."""
@@ -75,7 +81,7 @@ def _outcome(job, record):
     with job.progress, _last_good(job.args, record):
         reference, trained = _reference(job, record)
         result = resume.compress(record, reference, job.tasks, job.l_step, job.schedule,
-                                 job.evaluate, lambda step: _show(job, record, step))
+                                 job.glance, lambda step: _show(job, record, step))
     packed = storage.pack(result.params, job.tasks, result.thetas, job.about)
     summary = _summary(job, record.now["reference_report"], result, len(packed))
     summary["seconds"] |= {"reference": trained, "total": record.seconds}
@@ -211,11 +217,12 @@ def _summary(job, report, result, file_bytes):
     """What --json prints and history.json starts with."""
     totals = {phase: sum(step["seconds"][phase] for step in result.history)
               for phase in ("l_step", "c_step", "evaluate")}
+    found = (job.evaluate(result.params) if job.args.train_sample else
+             result.last.compressed_report)
     return {
         "reference": report, "direct": job.evaluate(result.direct),
-        "lc": {key: result.last.compressed_report[key]
-               for key in ("train_error", "test_error", "loss", "held_out_error")
-               if key in result.last.compressed_report},
+        "lc": {key: found[key] for key in ("train_error", "test_error", "loss", "held_out_error")
+               if key in found},
         "ratio": result.ratio, "storage": storage.convention(job.tasks), "file_bytes": file_bytes,
         "feasibility": result.feasibility, "seconds": totals,
         "tasks": [str(task) for task in job.tasks], **about(job.args),

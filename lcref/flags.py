@@ -145,6 +145,9 @@ def add_loop_flags(group):
     flag(group, "--epochs", "epochs an L step", 10, type=COUNT, metavar="N")
     flag(group, "--first-epochs", "epochs of the first L step (default: as many as the others)",
          type=COUNT, metavar="N")
+    flag(group, "--train-sample", "after each LC step, training loss and errors are measured on "
+         "so many training inputs, drawn once; of the reference, of direct compression and at the "
+         "end always on all (default: all)", type=SOME, metavar="N")
     flag(group, "--lr-decay", "the rate is RATE·D^k in step k", 0.98, type=DECAY, metavar="D")
 
 

@@ -493,6 +493,25 @@ def test_the_error_of_what_is_held_out_is_of_images_that_no_training_saw(tmp_pat
     assert "held-out error" in err and f"{summary['direct']['held_out_error']:.2f} %" in err
 
 
+def test_steps_are_measured_on_a_sample_and_what_is_compared_on_all(tmp_path, capfd):
+    flags = ["compress", "--reference-epochs", "2", "--steps", "2", "--epochs", "1", "--quiet"]
+    for name, more in (("all", []), ("sample", ["--train-sample", "100"])):
+        assert cli.main([*flags, *more, "--out", str(tmp_path / name)]) == 0
+    whole, part = (json.loads((tmp_path / name / "history.json").read_text())
+                   for name in ("all", "sample"))
+    for key in ("reference", "direct", "lc"):
+        assert whole[key] == part[key]
+    digits, net = data.load("digits"), nets.build("lenet300", (1, 8, 8), 10, "relu")
+    sample = digits.shaped(net.input_shape).sample(100)
+    with np.load(tmp_path / "sample" / "compressed.npz") as archive:
+        wrong = net.apply(dict(archive), sample.x_train).argmax(axis=1) != sample.y_train
+    last = part["steps"][-1]
+    assert last["compressed_train_error"] == np.sum(wrong) != whole["steps"][-1][
+        "compressed_train_error"]
+    assert last["compressed_test_error"] == whole["lc"]["test_error"]
+    capfd.readouterr()
+
+
 def test_training_reports_what_is_held_out_too(tmp_path, capfd):
     flags = ["--epochs", "1", "--out", str(tmp_path), "--json"]
     assert cli.main(["train", *flags]) == 0

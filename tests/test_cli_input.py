@@ -97,7 +97,8 @@ TEXTS = [(verb, flag) for verb, flag, action in FLAGS
 RANGES = {      # by flag: whether only whole numbers, the least and the largest; open ends as such
     **dict.fromkeys(("--reference-epochs", "--epochs", "--first-epochs", "--seed"),
                     (True, 0, math.inf)),
-    **dict.fromkeys(("--steps", "--batch", "--turns", "--max-examples"), (True, 1, math.inf)),
+    **dict.fromkeys(("--steps", "--batch", "--turns", "--max-examples", "--train-sample"),
+                    (True, 1, math.inf)),
     **dict.fromkeys(("--threads", "--workers"), (True, 1, 1024)),
     "--mu0": (False, 1e-300, sys.float_info.max),
     "--growth": (False, 1, sys.float_info.max),

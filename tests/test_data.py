@@ -272,7 +272,19 @@ def test_batches_of_a_data_set_are_rows_with_their_labels():
         assert [rows[row.tobytes()] for row in x] == labels.tolist()
 
 
-# ---- what is held out
+# ---- a sample, and what is held out
+
+
+@pytest.mark.parametrize("number, rows", [(100, 100), (1437, 1437), (5000, 1437)])
+def test_a_sample_has_rows_of_the_training_set_each_at_most_once(number, rows):
+    digits = load("digits")
+    sample = digits.sample(number)
+    places = {image.tobytes(): i for i, image in enumerate(digits.x_train)}
+    drawn = [places[image.tobytes()] for image in sample.x_train]
+    assert drawn == sorted(set(drawn)) and len(drawn) == rows
+    assert sample.y_train.tolist() == digits.y_train[drawn].tolist()
+    assert sample.x_test is digits.x_test
+    assert (digits.sample(number).x_train == sample.x_train).all()
 
 
 @pytest.mark.parametrize("share, number", [(0.1, 144), (0.5, 718), (0.0004, 1), (0.9995, 1436)])

@@ -179,7 +179,7 @@ CHANGES = {
 OTHERS = {
     "compress": "binary()", "task": ["fc1.weight: binary()"], "storage": "float16", "steps": 3,
     "mu0": 0.1, "growth": 2, "penalty": "quadratic", "epochs": 3, "first-epochs": 1,
-    "lr-decay": 0.5}
+    "lr-decay": 0.5, "train-sample": 10}
 
 
 def test_every_setting_changes_the_key():

@@ -10,6 +10,7 @@ import numpy as np
 from array_api_compat import array_namespace
 
 from ..inputs import NUMBERS, array_of, together
+from .epochs import take
 
 __all__ = ["Dataset"]
 
@@ -79,6 +80,15 @@ class Dataset:
         prepare, augment = self.prepare, self.augment
         return replace(self, prepare=lambda x: change(prepare(x)),
                        augment=augment and (lambda x, rng: change(augment(x, rng))))
+
+    def sample(self, number: int) -> "Dataset":
+        """Return this data set with so many rows of its training set, or all where it has fewer.
+
+        Which rows those are depends on the numbers of rows alone, drawn without replacement.
+        """
+        n = self.x_train.shape[0]
+        rows = np.sort(np.random.default_rng(0).choice(n, min(number, n), replace=False))
+        return replace(self, x_train=take(self.x_train, rows), y_train=take(self.y_train, rows))
 
     def split(self, share: float) -> tuple["Dataset", "Dataset"]:
         """Hold out a share of the training set, on which to choose between nets.

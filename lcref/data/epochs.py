@@ -68,11 +68,11 @@ def batches(x: Array, labels: Array, batch: int, rng: np.random.Generator,
 
     def make(i):
         rows = order[i * size:(i + 1) * size]
-        part = _take(x, rows)
+        part = take(x, rows)
         if prepare is not None:
             drawn = () if seed is None else (np.random.default_rng((seed, i)),)
             part = prepare(part, *drawn)
-        return part, _take(labels, rows)
+        return part, take(labels, rows)
 
     if whole(first, "first") > (count := -(-n // size)):
         raise ValueError(f"first is {first}, but there are {count} batches")
@@ -102,6 +102,7 @@ def _takes_rng(prepare):
         return False
 
 
-def _take(a, rows):
+def take(a: Array, rows: np.ndarray) -> Array:
+    """The rows of an array that a NumPy array names."""
     xp = array_namespace(a)
     return xp.take(a, rows if is_numpy_array(a) else xp.asarray(rows, device=device(a)), axis=0)
