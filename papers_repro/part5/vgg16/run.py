@@ -18,7 +18,7 @@ import common  # noqa: E402
 import fronts  # noqa: E402
 
 REFERENCE = "vgg16-quarter-reference"
-TRAIN = ("--net vgg16-quarter --data cifar10 --epochs 14 --lr 0.05 --milestones 9,12 "
+TRAIN = ("--net vgg16-quarter --data cifar10 --epochs 30 --lr 0.05 --milestones 20,26 "
          "--weight-decay 5e-4 --batch 128 --augment")
 BASE = ("--net vgg16-quarter --data cifar10 --reference vgg16-quarter.npz --batch 128 --augment "
         "--storage float16 --mu0 3e-3 --growth 4 --steps 6 --epochs 1 --lr 0.01 --lr-decay 0.6")
