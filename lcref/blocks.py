@@ -53,6 +53,14 @@ def threads(n: int) -> Iterator[None]:
     With n = 1 nothing runs beside the caller. The setting is that of the process, which from
     then on also keeps the memory of freed arrays for later ones, where the C library is glibc.
 
+    Parameters
+    ----------
+    n : int, at least 1
+
+    Returns
+    -------
+    context manager
+
     Raises
     ------
     ValueError, TypeError

@@ -125,6 +125,14 @@ class Each(Compression):
         min over θ of Σ_t ‖w_t − Δ(θ_t)‖²   over the tensors t of the task
 
     The sum separates, so that the answer is as good as that for each tensor.
+
+    Parameters
+    ----------
+    inner : Compression
+
+    Notes
+    -----
+    The cost of the projections, one a tensor.
     """
 
     inner: Compression
@@ -169,8 +177,9 @@ class Sum(Compression):
         min over θ1..θm of ‖w − Δ1(θ1) − ... − Δm(θm)‖² + penalties
 
     `solver` "exact" takes a quantization plus at most kappa corrections to its global optimum, or
-    to a point with a certified gap, see `lcref.projections.kmeans_l0`; "alternate" lets each part
-    in turn project the residual of the others; "auto" is exact where that is known how and cheap.
+    to a point with a certified gap, see `codebook_l0`, `scaled_binary_l0` and `kmeans_l0` of
+    `lcref.projections`; "alternate" lets each part in turn project the residual of the others;
+    "auto" is exact where that is known how and cheap.
 
     No half-step of an alternation raises the objective; that is checked on every one. It stops when
     a cycle lowers the objective by at most tol of itself ("stationary"), or after the given cycles
@@ -180,6 +189,19 @@ class Sum(Compression):
     Low rank plus sparse may have no minimiser at all: rank 1 plus one correction comes as near as
     one likes to [[0,1,1],[1,0,0],[1,0,0]] with factors that diverge; there too the alternation
     stops where it stagnates.
+
+    Parameters
+    ----------
+    terms : Compression, two or more
+    solver : "auto", "exact" or "alternate"
+    restarts : bool, optional
+    cycles : int, at least 1
+    tol : float, at least 0
+
+    Notes
+    -----
+    The cost of the exact solver's projection; of an alternation, in every cycle, that of the
+    projection of each term. Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
     """
 
     terms: tuple[Compression, ...]
@@ -298,6 +320,11 @@ def alternate(terms: Sequence[Compression], w: Any, mu: float | None, order: lis
     -------
     parts.Sum
         "stationary" or "unconverged", with the objective after every half-step as its trace.
+
+    Notes
+    -----
+    In every cycle the cost of the projection of each term that takes turns. Carreira-Perpiñán and
+    Idelbayev, arXiv 2107.04380.
     """
     weights(w)
     zero = combine(lambda t: 0 * t, w)

@@ -58,6 +58,19 @@ class Quantize(Compression):
 
     Exact: one-dimensional K-means; the nearest entry; a sweep over the scale. See `kmeans`,
     `nearest` and `scaled_codebook` of `lcref.projections`.
+
+    Parameters
+    ----------
+    k : int, at least 1
+        How many values to learn; this or a codebook is given.
+    codebook : sequence of numbers
+        Strictly ascending.
+    scale : bool
+        Learn a; goes with a codebook.
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     k: int | None = None
@@ -93,6 +106,15 @@ class Binary(Compression):
     """Every weight ±1, or with scale ±a with a learned magnitude a.
 
     Exact, see `lcref.projections.binary`.
+
+    Parameters
+    ----------
+    scale : bool
+        Learn the magnitude a, instead of a = 1.
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     scale: bool = False
@@ -110,6 +132,15 @@ class Ternary(Compression):
     """Every weight −1, 0 or 1, or with scale −a, 0 or a with a learned magnitude a.
 
     Exact, see `lcref.projections.ternary`.
+
+    Parameters
+    ----------
+    scale : bool
+        Learn the magnitude a, instead of a = 1.
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     scale: bool = False
@@ -130,6 +161,14 @@ class PowersOfTwo(Compression):
     """Every weight 0 or ±2⁻ⁱ, i = 0..c.
 
     Exact, see `lcref.projections.powers_of_two`.
+
+    Parameters
+    ----------
+    c : int, at least 0
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     c: int
@@ -147,6 +186,14 @@ class Round(Compression):
     """Every weight representable in float16 or bfloat16, or in int2 to int8 times a learned scale.
 
     Exact, see `lcref.projections.round_to`.
+
+    Parameters
+    ----------
+    dtype : "float16", "bfloat16", or "int2" to "int8"
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     dtype: str
@@ -166,6 +213,26 @@ class Prune(Compression):
     With storage "float16" the values are half-precision numbers, saturating. For kappa, keep and
     alpha the answer is optimal among such values too; for radius and slices it is feasible, and its
     `gap` bounds what it exceeds that optimum by.
+
+    The projections are `l0_ball`, `l1_ball`, `l0_penalty`, `l1_penalty` and `group_l0_ball`.
+
+    Parameters
+    ----------
+    kappa : int, at least 0
+    keep : float, 0 to 1
+    radius : float, at least 0
+    alpha : float, at least 0
+        One of these four or `groups` is given.
+    norm : 0 or 1
+        Whether alpha is the price of a nonzero or of the l1 norm.
+    groups : int, at least 0
+        Goes with an axis.
+    axis : int
+    storage : "float32" or "float16"
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     kappa: int | None = None
@@ -280,6 +347,24 @@ class LowRank(Compression):
     With storage "float16" the factors are rounded to half precision, saturating. That is not
     optimal; what the rounding adds to the distance, whose unrounded minimum is a lower bound, is
     the gap.
+
+    The projections are `rank_ball` and `rank_selection`.
+
+    Parameters
+    ----------
+    rank : int, at least 0
+        This or alpha is given.
+    alpha : float, at least 0
+    cost : "storage" or "flops"
+        Goes with alpha.
+    positions : int, at least 1
+        Of the output, for "flops".
+    scheme : 1 or 2
+    storage : "float32" or "float16"
+
+    Notes
+    -----
+    Cost, source and ties are those of the projection.
     """
 
     rank: int | None = None

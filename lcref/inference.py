@@ -470,6 +470,14 @@ def dense_operations(shape: Sequence[int]) -> Counts:
     """Count the (multiplications, additions) of a dense W: out · in, and out · (in − 1).
 
     in is that of W as a matrix, for a convolution in · kernel_height · kernel_width.
+
+    Parameters
+    ----------
+    shape : (out, in) or (out, in, kernel_height, kernel_width)
+
+    Returns
+    -------
+    (int, int)
     """
     size = int(np.prod(shape))
     return size, size - shape[0]

@@ -79,11 +79,27 @@ class Schedule:
 class Step:
     """What one step of the algorithm left: together with the L step's state, a checkpoint.
 
-    `params` holds every tensor as the L step left it, `w` those of the tasks; `theta` the part of
-    each task by its index; `delta` their decompressed weights and `lam` the multipliers by name.
-    `loss` and `compressed_loss`, and all else that `evaluate` reports, are of `params` and of
-    `compressed`; None and {} without it. `seconds` has "l_step", "c_step" and "evaluate". The
-    arrays are the loop's own, to be read and not written to.
+    The arrays are the loop's own, to be read and not written to. `w` is `params` of the tasks
+    alone, and `compressed` is `params` with `delta` in its place.
+
+    Attributes
+    ----------
+    step : int
+    mu : float
+    params : dict of name to array
+        Every tensor as the L step left it.
+    theta : dict of index to Part
+        Of each task.
+    delta, lam : dict of name to array
+        The decompressed weights Δ(θ), and the multipliers λ.
+    feasibility : float
+        ‖w − Δ(θ)‖ / ‖w‖.
+    report, compressed_report : dict of numbers
+        What `evaluate` says of `params` and of `compressed`; {} without it.
+    seconds : dict
+        "l_step", "c_step" and "evaluate".
+    state
+        The L step's own.
     """
 
     step: int
@@ -158,7 +174,21 @@ def c_step(tasks: Sequence[Task], weights: Params, mu: float | None,
 
 
 def decompress(tasks: Sequence[Task], thetas: Thetas) -> Params:
-    """Δ(θ) of all tasks, a dict of name to array."""
+    """Δ(θ) of all tasks, a dict of name to array.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    thetas : dict of index to Part
+
+    Returns
+    -------
+    dict of name to array
+
+    Notes
+    -----
+    O(n), and for low rank the product of the factors.
+    """
     delta: Params = {}
     for i, task in enumerate(tasks):
         dense = thetas[i].decompress()
@@ -175,6 +205,16 @@ def multipliers(lam: Params, w: Params, delta: Params, mu: float) -> Params:
     its gradient zero, ∇L(w) = λ − μ (w − Δ(θ)), so that the new λ is what ∇L(w) = λ asks for at a
     constrained optimum. A constraint that is violated pulls harder with every step, and μ need not
     grow to infinity. The quadratic penalty leaves λ at 0.
+
+    Parameters
+    ----------
+    lam, w, delta : dict of name to array
+        The multipliers before the step, and the weights and Δ(θ) that it left.
+    mu : float
+
+    Returns
+    -------
+    dict of name to array
 
     Notes
     -----
@@ -223,6 +263,11 @@ def iterate(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sche
     Diverged
         An L step returned a NaN or an infinity, or Δ(θ), λ or λ/μ overflowed their dtype. It
         carries params and state as they were before that step, and the step's number.
+
+    Notes
+    -----
+    A step costs what the L step and the projections do, and O(n) beside them. Carreira-Perpiñán,
+    arXiv 1707.01209; sums: Carreira-Perpiñán and Idelbayev, arXiv 2107.04380.
     """
     tasks = tuple(tasks)
     disjoint_tasks(params, tasks)
@@ -256,7 +301,20 @@ def _iterate(params, tasks, l_step, schedule, evaluate, resume, direct=None):
 
 
 def start(params: Params, tasks: Sequence[Task], thetas: Thetas, schedule: Schedule) -> Step:
-    """Where the path starts, as step −1: the reference weights, θ = Π(w), λ = 0."""
+    """Where the path starts, as step −1: the reference weights, θ = Π(w), λ = 0.
+
+    Parameters
+    ----------
+    params : dict of name to array
+    tasks : sequence of Task
+    thetas : dict of index to Part
+        Π(w), of each task.
+    schedule : Schedule
+
+    Returns
+    -------
+    Step
+    """
     delta = finite(decompress(tasks, thetas), "Δ(θ)", {"params": params, "state": None, "step": -1})
     return Step(-1, schedule.mu(0), {name: 1 * p for name, p in params.items()}, thetas, delta,
                 {name: 0 * delta[name] for name in delta}, math.inf)
@@ -274,7 +332,17 @@ def _record(k, mu, params, thetas, delta, lam, evaluate, state, clock):
 
 
 def feasibility(params: Params, delta: Params) -> float:
-    """‖w − Δ(θ)‖ / ‖w‖ over all tensors of the tasks; 0 where both are 0."""
+    """‖w − Δ(θ)‖ / ‖w‖ over all tensors of the tasks; 0 where both are 0.
+
+    Parameters
+    ----------
+    params, delta : dict of name to array
+
+    Returns
+    -------
+    float
+        Infinite where w = 0 and Δ(θ) is not.
+    """
     distance = math.hypot(*(norm(params[name] - delta[name]) for name in delta))
     length = math.hypot(*(norm(params[name]) for name in delta))
     return distance / length if length else (math.inf if distance else 0.0)
@@ -284,8 +352,17 @@ def feasibility(params: Params, delta: Params) -> float:
 class Result:
     """What `compress` returns.
 
-    `params` is the compressed net, `thetas` the part of each task by its index, `direct` the net
-    after direct compression, `history` the summaries of the steps, `last` the last Step.
+    Attributes
+    ----------
+    params : dict of name to array
+        The compressed net.
+    thetas : dict of index to Part
+        Of each task.
+    direct : dict of name to array
+        The net after direct compression.
+    history : list of dict
+        The summaries of the steps.
+    last : Step
     """
 
     params: Params
@@ -310,8 +387,32 @@ def direct_compression(params: Params, tasks: Sequence[Task],
                        mu: float | None = None) -> tuple[Thetas, Params]:
     """θ = Π(w) of the reference weights: the start of the path, and the baseline to beat.
 
-    Returns (thetas, compressed params). Raises ValueError as `iterate` does, and Diverged where
-    Δ(θ) overflows, as a matrix of lower rank may that has larger entries than w.
+    The best point of the feasible set in distance, as far as the projections are optimal, and not
+    in loss, which it does not look at.
+
+    Parameters
+    ----------
+    params : dict of name to array
+    tasks : sequence of Task
+    mu : float, optional
+        Of the penalty forms.
+
+    Returns
+    -------
+    thetas : dict of index to Part
+    params : dict of name to array
+        The compressed net.
+
+    Raises
+    ------
+    ValueError
+        As of `iterate`.
+    Diverged
+        Δ(θ) overflows, as a matrix of lower rank may that has larger entries than w.
+
+    Notes
+    -----
+    The cost of the projections. Carreira-Perpiñán, arXiv 1707.01209.
     """
     tasks = tuple(tasks)
     disjoint_tasks(params, tasks)
@@ -325,11 +426,20 @@ def compress(params: Params, tasks: Sequence[Task], l_step: LStep, schedule: Sch
              on_step: Callable[[Step], None] | None = None) -> Result:
     """Run the whole algorithm: `iterate` to its end.
 
-    Parameters are those of `iterate`; `on_step` is called with every Step.
+    Parameters
+    ----------
+    params, tasks, l_step, schedule, evaluate
+        As of `iterate`.
+    on_step : callable, optional
+        Is called with every Step.
 
     Returns
     -------
     Result
+
+    Notes
+    -----
+    Guarantee, cost and source are those of `iterate`.
     """
     tasks = tuple(tasks)
     thetas, direct = direct_compression(params, tasks, schedule.mu(0))

@@ -54,7 +54,8 @@ class LeastSquares:
     -----
     X is decomposed once, in float64, O(n · inputs · min(n, inputs)); a call costs O(inputs · rank ·
     outputs). No XᵀX is formed, which would square the condition number of X. W is returned in its
-    own dtype. The state is passed on as it is.
+    own dtype. The state is passed on as it is. Golub and Van Loan, Matrix Computations,
+    2013, on ridge regression.
     """
 
     def __init__(self, x: Array, y: Array, name: str = "weight"):

@@ -103,8 +103,9 @@ class SGD:
     was taken from. The clip is that of Carreira-Perpiñán, arXiv 1707.01209.
     The velocity is carried from one L step to the next.
 
-    A call needs three copies of the parameters (weights, velocity, targets), and from its second
-    epoch on two more (weights and velocity at the start of the epoch).
+    An epoch costs the gradients of all rows, and O(parameters) a batch beside them. A call needs
+    three copies of the parameters (weights, velocity, targets), and from its second epoch on two
+    more (weights and velocity at the start of the epoch).
     """
 
     def __init__(self, value_and_grad: Callable, x: Array, labels: Array, *,

@@ -143,6 +143,7 @@ class Codebook(Part):
     Notes
     -----
     ⌈log₂ k⌉ bits a weight for the k entries in use, and 32 for each number of the codebook.
+    `decompress` takes O(n).
     """
 
     codes: Array  # integer array in w's shape
@@ -173,6 +174,7 @@ class Sparse(Part):
     Notes
     -----
     32 or 16 bits a value, by convention, and the delta-coded positions, see `position_code`.
+    `decompress` takes O(n).
     """
 
     indices: Array  # (nnz,), int64, ascending
@@ -228,6 +230,7 @@ class LowRank(Part):
     Notes
     -----
     r (m + n) numbers of 32 or 16 bits, by convention, for an m × n matrix of rank r.
+    `decompress` takes O(m n r).
     """
 
     left: Array  # (m, r)
@@ -258,7 +261,7 @@ class Dense(Part):
 
     Notes
     -----
-    `width` bits a weight.
+    `width` bits a weight. `decompress` takes O(1).
     """
 
     values: Array
@@ -280,7 +283,7 @@ class ByTensor(Part):
 
     Notes
     -----
-    The bits of all of them.
+    The bits of all of them, and the time of all in `decompress`.
     """
 
     parts: dict[str, Part] | list[Part]
@@ -315,7 +318,7 @@ class Sum(Part):
 
     Notes
     -----
-    The bits of all parts together.
+    The bits of all parts together, and in `decompress` the time of all and of O(n) a sum.
     """
 
     parts: tuple[Part, ...]

@@ -19,6 +19,14 @@ HEADERS: dict[Any, Any] = {(1, 0): np.lib.format.read_array_header_1_0,
 def read_npz(file: str | PathLike) -> dict[str, Any]:
     """Return the arrays of an .npz file by name, such as a state dict saved from PyTorch.
 
+    Parameters
+    ----------
+    file : path
+
+    Returns
+    -------
+    dict of name to array
+
     Raises
     ------
     FileNotFoundError, ValueError
@@ -69,6 +77,14 @@ def read_tensors(file: str | PathLike) -> dict[str, Any]:
     """Return the arrays of an .npz or .safetensors file by name; the ending says which it is.
 
     Of a packed file (`lcref.storage`) the tensors are decompressed.
+
+    Parameters
+    ----------
+    file : path
+
+    Returns
+    -------
+    dict of name to array
 
     Raises
     ------

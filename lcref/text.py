@@ -26,6 +26,14 @@ def parse(text: str) -> Compression:
     Only the names of the compressions, keywords, literals and + are understood; nothing is
     evaluated. `str` of a compression gives a text that reads back to an equal one.
 
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Compression
+
     Raises
     ------
     ValueError
@@ -35,7 +43,21 @@ def parse(text: str) -> Compression:
 
 
 def parse_task(text: str) -> Task:
-    """Read a task from its text, such as "fc1.weight, fc2.weight: prune(kappa=5000)"."""
+    """Read a task from its text, such as "fc1.weight, fc2.weight: prune(kappa=5000)".
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    Task
+
+    Raises
+    ------
+    ValueError
+        As of `parse`.
+    """
     text = _one_line(text)
     names, colon, _ = text.partition(":")
     if not colon:

@@ -66,6 +66,11 @@ def _writable(array, name):
 def write_npz(file: str | PathLike, params: Mapping[str, Any]) -> None:
     """Write arrays by name, from any device, to an .npz file, whole or not at all.
 
+    Parameters
+    ----------
+    file : path
+    params : dict of name to array
+
     Raises
     ------
     OSError

@@ -107,7 +107,16 @@ def _by_rows(f, x, *others):
 
 @primitive
 def add(x, y):
-    """Return x + y, arrays of one shape: a residual connection. Both gradients are g itself."""
+    """Return x + y, arrays of one shape: a residual connection. Both gradients are g itself.
+
+    Parameters
+    ----------
+    x, y : arrays of one shape, real floating
+
+    Returns
+    -------
+    array of that shape
+    """
     floats(x, "x")
     floats(y, "y")
     together(x.shape == y.shape, x=x, y=y)
@@ -157,6 +166,10 @@ def dropout(x, rate, rng):
     rng : numpy.random.Generator
         The draws are those of NumPy on every device.
 
+    Returns
+    -------
+    array of x's shape and dtype
+
     Raises
     ------
     ValueError
@@ -189,7 +202,16 @@ def _factors(x, kept, factor):
 
 @primitive
 def channels_last(x):
-    """Return (n, height, width, channels) of images (n, channels, height, width)."""
+    """Return (n, height, width, channels) of images (n, channels, height, width).
+
+    Parameters
+    ----------
+    x : array of shape (n, channels, height, width)
+
+    Returns
+    -------
+    array of shape (n, height, width, channels)
+    """
     y = array_of(x, axes=(4,)).permute_dims(x, (0, 2, 3, 1))
     return np.ascontiguousarray(y) if on_host(y) else y
 
@@ -204,6 +226,14 @@ def flatten(x):
 
     The order is that of PyTorch, whose channels come first, so that the weights of the next layer
     have PyTorch's order too.
+
+    Parameters
+    ----------
+    x : array of shape (n, height, width, channels)
+
+    Returns
+    -------
+    array of shape (n, channels · height · width)
     """
     xp = array_of(x, axes=(4,))
     return xp.reshape(xp.permute_dims(x, (0, 3, 1, 2)), (x.shape[0], math.prod(x.shape[1:])))
@@ -229,6 +259,10 @@ def subsample(x, stride, channels):
     ----------
     x : array of shape (n, height, width, c)
     stride, channels : int, channels at least c
+
+    Returns
+    -------
+    array of shape (n, ⌈height / stride⌉, ⌈width / stride⌉, channels)
 
     Notes
     -----

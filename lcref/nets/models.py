@@ -28,7 +28,16 @@ Shapes = dict[str, tuple[int, ...]]
 # ----- fully connected -----------------------------------------------------------------------
 
 def linear(inputs: int, classes: int) -> Net:
-    """Return the net with one layer: logits = x Wᵀ + b, with W the parameter "fc1.weight"."""
+    """Return the net with one layer: logits = x Wᵀ + b, with W the parameter "fc1.weight".
+
+    Parameters
+    ----------
+    inputs, classes : int, at least 1
+
+    Returns
+    -------
+    Net
+    """
     return _multilayer("linear", [inputs, classes], None)
 
 
@@ -40,6 +49,10 @@ def lenet300(inputs: int = 784, classes: int = 10, activation: str = "tanh") -> 
     inputs, classes : int
         784 and 10 give the 266,200 weights and 410 biases of LeNet300 on MNIST.
     activation : "tanh" or "relu", after both hidden layers
+
+    Returns
+    -------
+    Net
 
     Raises
     ------
@@ -122,6 +135,10 @@ def lenet5(shape: tuple[int, int, int] = (1, 28, 28), classes: int = 10,
     classes : int
     activation : "relu" or "tanh"
 
+    Returns
+    -------
+    Net
+
     Raises
     ------
     ValueError
@@ -161,6 +178,10 @@ def resnet(depth: int, shape: tuple[int, int, int] = (3, 32, 32), classes: int =
         20, 32, 44, 56 or 110, or any other 6 m + 2.
     shape : (channels, height, width) of the images
     classes : int
+
+    Returns
+    -------
+    Net
 
     Raises
     ------
@@ -223,6 +244,10 @@ def vgg16(shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10, width: i
     width : int
         Channels of the first convolution; all others, and the units, are in proportion. With 16,
         the net "vgg16-quarter", there are 953,776 weights.
+
+    Returns
+    -------
+    Net
 
     Raises
     ------
@@ -294,6 +319,10 @@ def nin(shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Net:
     shape : (channels, height, width) of the images
     classes : int
 
+    Returns
+    -------
+    Net
+
     Notes
     -----
     Lin, Chen and Yan, ICLR 2014, arXiv 1312.4400. The paper does not say how it drew the weights;
@@ -339,6 +368,10 @@ def alexnet(shape: tuple[int, int, int] = (3, 227, 227), classes: int = 1000) ->
     ----------
     shape : (channels, height, width) of the images
     classes : int
+
+    Returns
+    -------
+    Net
 
     Raises
     ------
@@ -412,6 +445,10 @@ def build(name: str, inputs: int | tuple[int, ...], classes: int,
     classes : int
     activation : str, optional
         "relu" or "tanh" for lenet300 and lenet5; None is the net's own.
+
+    Returns
+    -------
+    Net
 
     Raises
     ------

@@ -119,8 +119,8 @@ class Net:
         Parameters
         ----------
         rng : numpy.random.Generator
-        dtype : floating dtype of the result. The draws are float64, then rounded: one seed
-            gives the same net at every precision.
+        dtype : floating dtype of the result
+            The draws are float64, then rounded: one seed gives the same net at every precision.
 
         Returns
         -------
@@ -236,6 +236,19 @@ def loss(net: Net, params: Params, x: Array, labels: Array,
     """Return the mean cross-entropy of one batch, a scalar of the parameters' dtype.
 
     For the loss over a data set use `evaluate`, which works in batches and adds up in float64.
+
+    Parameters
+    ----------
+    net : Net
+    params : dict of name to array
+    x : array of shape (n, ...)
+    labels : array of shape (n,), integer
+    training : Training, optional
+        None evaluates: without dropout, and with the running statistics.
+
+    Returns
+    -------
+    scalar array
     """
     logits = net.apply(params, x, training)
     _fits_labels(x, labels)

@@ -60,6 +60,14 @@ def batch_statistics(x):
 
     In two passes, for the one-pass formula E[x²] − E[x]² cancels. Sums over blocks of images are
     added up in float64. Not differentiated: `batch_norm_train` knows its own statistics.
+
+    Parameters
+    ----------
+    x : array of shape (n, height, width, channels), real floating
+
+    Returns
+    -------
+    mean, var : arrays of shape (channels,)
     """
     array_of(x, axes=(4,))
     n = math.prod(x.shape[:3])

@@ -101,7 +101,16 @@ def _inside(padded, x, padding):
 def average_pool(x, size, stride=None, padding=0):
     """Return the mean of each window of size × size pixels, zeros of the padding among them.
 
-    Parameters, shapes and cost as of `max_pool`.
+    Shapes and cost are those of `max_pool`.
+
+    Parameters
+    ----------
+    x, size, stride, padding
+        As of `max_pool`.
+
+    Returns
+    -------
+    array of the shape that `max_pool` has
     """
     places, y = _output(x, size, stride, padding)
 
@@ -133,7 +142,16 @@ defvjp(average_pool, _average_pool_vjp)
 
 @primitive
 def global_average_pool(x):
-    """Return the mean of every channel over the image, (n, channels). O(size of x)."""
+    """Return the mean of every channel over the image, (n, channels). O(size of x).
+
+    Parameters
+    ----------
+    x : array of shape (n, height, width, channels), real floating
+
+    Returns
+    -------
+    array of shape (n, channels)
+    """
     xp = array_of(x, axes=(4,))
     together(math.prod(x.shape[1:3]) > 0, x=x)
     return xp.mean(np.ascontiguousarray(x) if on_host(x) else x, axis=(1, 2))

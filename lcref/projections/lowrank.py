@@ -28,7 +28,7 @@ def rank_ball(w: Array, rank: int) -> LowRank:
     -------
     LowRank
         Factors (m, r) and (r, n) in w's dtype. With r ≥ min(m, n) they are w and the identity, so
-        that the product is w itself.
+        that the product is w itself. Status "exact".
 
     Raises
     ------
@@ -82,7 +82,7 @@ def rank_selection(w: Array, alpha: float, mu: float,
         min over r, θ of ‖w − θ‖²_F + (2α/μ) cost(r)   subject to   rank(θ) ≤ r
 
     For each r the best θ is the truncated singular value decomposition, at Σ_{i>r} σ_i²; so r is
-    found by scanning 0..min(m, n), exactly. Of several optimal r the smallest is taken.
+    found by scanning 0..min(m, n), exactly. Not unique where two r tie: the smallest is taken.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ def rank_selection(w: Array, alpha: float, mu: float,
     Returns
     -------
     LowRank
-        As from rank_ball with the optimal r.
+        As from rank_ball with the optimal r. Status "exact".
 
     Raises
     ------

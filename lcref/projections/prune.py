@@ -33,7 +33,7 @@ def l0_ball(w: Array, kappa: int) -> Sparse:
     Returns
     -------
     Sparse
-        min(κ, w.size) positions and values, in w's shape and dtype.
+        min(κ, w.size) positions and values, in w's shape and dtype. Status "exact".
 
     Raises
     ------
@@ -143,7 +143,7 @@ def l1_ball(w: Array, radius: float) -> Sparse:
     Returns
     -------
     Sparse
-        The nonzeros of θ, in w's shape and dtype.
+        The nonzeros of θ, in w's shape and dtype. Status "exact".
 
     Raises
     ------
@@ -240,7 +240,7 @@ def l0_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     Returns
     -------
     Sparse
-        The kept positions and values, in w's shape and dtype.
+        The kept positions and values, in w's shape and dtype. Status "exact".
 
     Raises
     ------
@@ -283,7 +283,7 @@ def l1_penalty(w: Array, alpha: float, mu: float) -> Sparse:
     Returns
     -------
     Sparse
-        The nonzeros of θ, in w's shape and dtype.
+        The nonzeros of θ, in w's shape and dtype. Status "exact".
 
     Raises
     ------
@@ -329,7 +329,7 @@ def group_l0_ball(w: Array, kappa: int, axis: int) -> Sparse:
     Returns
     -------
     Sparse
-        With the axis: min(κ, w.shape[axis]) slices, in w's shape and dtype.
+        With the axis: min(κ, w.shape[axis]) slices, in w's shape and dtype. Status "exact".
 
     Raises
     ------
@@ -339,7 +339,8 @@ def group_l0_ball(w: Array, kappa: int, axis: int) -> Sparse:
 
     Notes
     -----
-    O(n).
+    O(n). The l0 ball of Carreira-Perpiñán and Idelbayev, CVPR 2018, doi 10.1109/CVPR.2018.00890,
+    with slices in the place of weights.
 
     Examples
     --------

@@ -51,7 +51,7 @@ def nearest(w: Array, codebook: Array) -> Codebook:
     Returns
     -------
     Codebook
-        The entries given, in w's dtype, "fixed".
+        The entries given, in w's dtype, "fixed". Status "exact".
 
     Raises
     ------
@@ -90,7 +90,8 @@ def powers_of_two(w: Array, c: int) -> Codebook:
 
         min over θ of ‖w − θ‖²   subject to   θ_i ∈ {0, ±1, ±2⁻¹, ..., ±2⁻ᶜ}
 
-    The nearest entry of that codebook, see `nearest`; a multiplication becomes a shift.
+    The nearest entry of that codebook, see `nearest`; a multiplication becomes a shift. Optimal
+    because the weights separate. Not unique at a midpoint: the smaller magnitude is taken.
 
     Parameters
     ----------
@@ -101,7 +102,7 @@ def powers_of_two(w: Array, c: int) -> Codebook:
     Returns
     -------
     Codebook
-        2c + 3 entries, "fixed".
+        2c + 3 entries, "fixed". Status "exact".
 
     Raises
     ------
@@ -143,7 +144,7 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     down, visits every assignment that is nearest for some a, and takes the one with the largest
     P² / Q and its a = P / Q. Optimal because the best θ is nearest for its own a, so that its
     assignment is visited, and every assignment with P > 0 is feasible at its best a. Where no P is
-    positive a = 0.
+    positive a = 0. Not unique where two scales tie: either is taken.
 
     Parameters
     ----------
@@ -154,7 +155,7 @@ def scaled_codebook(w: Array, codebook: Array) -> Codebook:
     Returns
     -------
     Codebook
-        The entries a·C, "scaled".
+        The entries a·C, "scaled". Status "exact".
 
     Raises
     ------
@@ -208,7 +209,7 @@ def round_to(w: Array, dtype: str) -> Dense | Codebook:
     Returns
     -------
     Dense, or Codebook ("scaled")
-        In w's dtype.
+        In w's dtype. Status "exact".
 
     Raises
     ------
@@ -218,7 +219,7 @@ def round_to(w: Array, dtype: str) -> Dense | Codebook:
     Notes
     -----
     O(n); intN as scaled_codebook with k = 2ᴺ. Rounding to p bits by Veltkamp's splitting: t − (t −
-    x) with t = (2^(53−p) + 1)·x.
+    x) with t = (2^(53−p) + 1)·x; Dekker, Numerische Mathematik 18, 1971.
 
     Examples
     --------
@@ -262,7 +263,7 @@ def binary(w: Array, scale: bool = False) -> Codebook:
     Returns
     -------
     Codebook
-        Entries (−a, a); "scaled", or "fixed" without scale.
+        Entries (−a, a); "scaled", or "fixed" without scale. Status "exact".
 
     Raises
     ------
@@ -317,7 +318,7 @@ def ternary(w: Array, scale: bool = False) -> Codebook:
     Returns
     -------
     Codebook
-        Entries (−a, 0, a); "scaled", or "fixed" without scale.
+        Entries (−a, 0, a); "scaled", or "fixed" without scale. Status "exact".
 
     Raises
     ------
@@ -365,7 +366,7 @@ def kmeans(w: Array, k: int) -> Codebook:
     -------
     Codebook
         min(k, number of distinct values) entries, ascending, "free". With k at least the number of
-        distinct values they are the values themselves.
+        distinct values they are the values themselves. Status "exact".
 
     Raises
     ------

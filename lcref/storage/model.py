@@ -61,7 +61,17 @@ class Model:
 
 
 def with_storage(compression: Any, storage: str) -> Any:
-    """Return the compression with all corrections and factors held in "float16" or "float32"."""
+    """Return the compression with all corrections and factors held in "float16" or "float32".
+
+    Parameters
+    ----------
+    compression : Compression
+    storage : "float16" or "float32"
+
+    Returns
+    -------
+    Compression
+    """
     if isinstance(compression, Each):
         return Each(with_storage(compression.inner, storage))
     if isinstance(compression, Sum):
@@ -73,7 +83,16 @@ def with_storage(compression: Any, storage: str) -> Any:
 
 
 def convention(tasks: Sequence[Task]) -> str:
-    """Return "float16" where every correction and factor is held in it, else "float32"."""
+    """Return "float16" where every correction and factor is held in it, else "float32".
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+
+    Returns
+    -------
+    str
+    """
     halves = all(with_storage(task.compression, "float16") == task.compression for task in tasks)
     every = any(with_storage(task.compression, "float32") != task.compression for task in tasks)
     return "float16" if halves and every else "float32"

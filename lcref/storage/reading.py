@@ -26,6 +26,14 @@ DAMAGED = (EOFError, OSError, RuntimeError, ValueError, OverflowError, MemoryErr
 def load(file: str | os.PathLike) -> Model:
     """Return what a packed file holds, after every size in it was checked.
 
+    Parameters
+    ----------
+    file : path
+
+    Returns
+    -------
+    Model
+
     Raises
     ------
     FileNotFoundError, ValueError
@@ -51,7 +59,16 @@ def load(file: str | os.PathLike) -> Model:
 
 
 def is_packed(file: str | os.PathLike) -> bool:
-    """Whether a file has the two members of a packed file."""
+    """Whether a file has the two members of a packed file.
+
+    Parameters
+    ----------
+    file : path
+
+    Returns
+    -------
+    bool
+    """
     try:
         with zipfile.ZipFile(file) as archive:
             return sorted(archive.namelist()) == MEMBERS
@@ -60,7 +77,16 @@ def is_packed(file: str | os.PathLike) -> bool:
 
 
 def unpack(data: bytes) -> Model:
-    """Return the Model of a packed file's bytes; `load` says what is checked."""
+    """Return the Model of a packed file's bytes; `load` says what is checked.
+
+    Parameters
+    ----------
+    data : bytes
+
+    Returns
+    -------
+    Model
+    """
     if not isinstance(data, (bytes, bytearray, memoryview)):
         raise TypeError(f"data must be the bytes of a file, not {type(data).__name__}")
     try:

@@ -22,8 +22,19 @@ Tree = Any  # one array, or a dict of name to array
 class Certificate:
     """What is known of one result.
 
-    `objective` is ‖w − Δ(θ)‖² plus the penalty, `bound` a number that no feasible point undercuts,
-    `best` the objective of the best feasible point known, and `tolerance` what rounding explains.
+    Attributes
+    ----------
+    feasible : bool
+    reason : str
+        Why it is not feasible, else "".
+    objective : float
+        ‖w − Δ(θ)‖² plus the penalty.
+    bound : float
+        A number that no feasible point undercuts.
+    best : float
+        The objective of the best feasible point known.
+    tolerance : float
+        What rounding explains.
     """
 
     feasible: bool

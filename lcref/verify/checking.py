@@ -19,7 +19,17 @@ ELSEWHERE = ("does_not_write_its_input",)  # cannot be seen in another process
 
 def property_names(kind: str, claims: Collection[str] = (),
                    compression: str | None = None) -> tuple[str, ...]:
-    """The names of the properties that a run executes, in order."""
+    """The names of the properties that a run executes, in order.
+
+    Parameters
+    ----------
+    kind, claims, compression
+        As of `check`.
+
+    Returns
+    -------
+    tuple of str
+    """
     known = properties_of(kind_of(kind, compression))
     claimed = _claimed(known, claims)
     return tuple(p.name for p in known if p.group != "optional" or p.name in claimed)
@@ -234,7 +244,20 @@ class _Run:
 
 def of_program(program: str, kind: str, compression: str | None = None,
                time_limit: float = 10.0) -> Program:
-    """A program in another language as a thing to check: pass it to `check` with the same kind."""
+    """A program in another language as a thing to check: pass it to `check` with the same kind.
+
+    Parameters
+    ----------
+    program : str
+        The command that starts it.
+    kind, compression, time_limit
+        As of `check`.
+
+    Returns
+    -------
+    Program
+        A function of NumPy arrays; `with` ends the program.
+    """
     what: Kind = kind_of(kind, compression)
     names = ("X" if kind == "lc" else "w", *what.parameters)
     return Program(program, kind, names, compression, time_limit)

@@ -55,8 +55,9 @@ def on_device(fn: Callable, device: str) -> OnDevice:
     fn : callable
         As of `check`; the arrays it is given are on the device. It may answer with such, with
         NumPy's, or with a part of lcref that holds either.
-    device : "cpu", "cuda", "cuda:N" or "strict"
-        A GPU, for CuPy arrays; or array_api_strict's second device.
+    device : str
+        "cpu"; "cuda" or "cuda:N", a GPU, for CuPy arrays; or "strict", array_api_strict's second
+        device.
 
     Returns
     -------

@@ -37,6 +37,11 @@ def conforms(kind: str, *, compression: Any = None, max_examples: int = 100,
     expected_failures : mapping, optional
         Property -> reason. Such a test is reported as xfailed; one that passes fails.
 
+    Returns
+    -------
+    decorator
+        What is decorated comes back as it is, marked.
+
     Raises
     ------
     TypeError

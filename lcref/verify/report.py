@@ -14,7 +14,20 @@ NOT_CLAIMED, EXPECTED = "not claimed", "expected failure"
 class Result:
     """One property: its status, and for a failure what is wrong and code that shows it.
 
-    `status` is "passed", "failed", "skipped", "not claimed" or "expected failure".
+    Attributes
+    ----------
+    name : str
+    status : str
+        "passed", "failed", "skipped", "not claimed" or "expected failure".
+    message, counterexample : str
+        What is wrong, and code that shows it; "" where nothing is.
+    says : str
+        What the property asks for.
+    group : str
+        "required", "derived" or "optional".
+    examples : int
+        How many were tried.
+    seconds : float
     """
 
     name: str
@@ -29,7 +42,21 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """What `check` found. `ok` is whether everything that the kind requires ran and holds."""
+    """What `check` found. `ok` is whether everything that the kind requires ran and holds.
+
+    Attributes
+    ----------
+    kind, target : str
+        What was asked for, and what was judged.
+    results : tuple of Result
+        One for every property.
+    required : tuple of str
+        The names of the properties that must run and hold.
+    compression : str or None
+        Of kind "sum".
+    diagnosis : str
+        The probable mistake in words, "" where none fits.
+    """
 
     kind: str
     target: str
