@@ -1,6 +1,6 @@
 """`lcref explain`: what a projection, a part or a step solves, and why, in its own words.
 
-All of it is read from the docstrings, the lines of the code, and the table of `lcref verify`.
+All of it is read from the docstrings and the lines of the code; nothing is said here again.
 """
 
 import inspect
@@ -11,16 +11,24 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from . import projections
 from .inputs import did_you_mean
+from .text import KINDS as IN_TEXT
 
 __all__ = ["explanations", "run_explain"]
 
 PACKAGE = Path(__file__).parent
-MODULES = {"projection": ("projections",), "part": ("parts",),
-           "compression": ("compressions",), "step": ("lc", "lsteps")}
+MODULES = {"projections": "projection", "parts": "part", "compressions": "compression",
+           "lc": "step", "lsteps": "step"}
+KINDS = {"projection": "projections", "sum": "sums solved exactly", "part": "parts",
+         "compression": "compressions", "step": "steps"}
+JUDGES = {"c_step": "c_step_is_optimal", "multipliers": "multipliers",
+          "direct_compression": "starts_at_direct_compression",
+          "iterate": "reaches_the_constrained_optimum",
+          "LeastSquares": "l_step_is_optimal"}      # of a step, in `verify.loop`
 HEADING = re.compile(r"^(\w+)\n-+$", re.M)      # of a section of a docstring
 TITLES = {"problem": "problem", "why": "solution, and why", "Returns": "answer, and guarantee",
-          "Yields": "answer", "Parameters": "given", "Raises": "errors",
+          "Yields": "answer", "Parameters": "given", "Attributes": "holds", "Raises": "errors",
           "Notes": "cost, and source", "Examples": "for example"}
 
 
@@ -30,21 +38,24 @@ def explanations() -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict of dict
-        Of each "kind" ("projection", "part", "compression" or "step"), "name", "call", "summary",
-        "place" (the file and the line), and as far as the docstring has them "problem", "why",
-        "Parameters", "Returns", "Raises" and "Notes"; of projections "oracle", who knows the
-        optimum.
+        Of each "kind" ("projection", "sum", "part", "compression" or "step"), "name", "call",
+        "summary", "place" (the file and the line), and as far as the docstring has them "problem",
+        "why", "Parameters", "Returns", "Raises" and "Notes"; "oracles", who knows the optimum or
+        judges the step, each with its place; and "tests", the file of its tests.
     """
-    found = {f"{module}.{name}": (kind, thing) for kind, modules in MODULES.items()
-             for module in modules for name, thing in _public(module)}
-    return {name: {"kind": kind, "name": name, **_of(thing), **_oracle(kind, thing)}
-            for name, (kind, thing) in found.items()}
+    found = [{"kind": "sum" if thing.__module__.endswith(".joint") else kind,
+              "name": f"{module}.{name}", **_of(thing), "oracles": _oracles(kind, thing),
+              "tests": _tests(module, thing)}
+             for module, kind in MODULES.items() for name, thing in _public(module)]
+    return {of["name"]: of for of in sorted(found, key=lambda of: [*KINDS].index(of["kind"]))}
 
 
 def _public(module):
     """The names that a module offers, and what they are: functions and classes of its own."""
     found = import_module(f".{module}", __package__)
     names = getattr(found, "__all__", [n for n in vars(found) if not n.startswith("_")])
+    if module == "compressions":    # those of the text form too
+        names = dict.fromkeys([*names, *(kind.__name__ for kind in IN_TEXT.values())])
     things = {name: getattr(found, name) for name in names}
     kinds = (type,) if module == "parts" else (type, FunctionType)
     return [(name, thing) for name, thing in things.items() if isinstance(thing, kinds)
@@ -75,13 +86,20 @@ def _place(thing):
     return f"{PACKAGE.name}/{file.relative_to(PACKAGE)}:{inspect.getsourcelines(thing)[1]}"
 
 
-def _oracle(kind, thing):
-    """Who knows the optimum of a projection, by the table of `lcref verify`."""
-    if kind != "projection":
-        return {}
-    from .verify import oracles
-    oracle = getattr(oracles, thing.__name__)
-    return {"oracle": f"{_place(oracle)} {oracle.__name__}: {_of(oracle)['summary']}"}
+def _oracles(kind, thing):
+    """Who knows the optimum of a projection, or of those that a compression names; who judges."""
+    from .verify import loop, oracles
+    named = {"projection": [thing.__name__], "compression": re.findall(
+        r"`(?:lcref\.projections\.)?(\w+)`", thing.__doc__ or "")}.get(kind, [])
+    known = [getattr(oracles, name) for name in named if name in projections.__all__]
+    known += [getattr(loop, JUDGES[thing.__name__])] if thing.__name__ in JUDGES else []
+    return [f"{_place(oracle)} {oracle.__name__}: {_of(oracle)['summary']}" for oracle in known]
+
+
+def _tests(module, thing):
+    """The file of the tests in the repository, which mirrors the package."""
+    source = module if module == "lsteps" else Path(inspect.getsourcefile(thing) or "").stem
+    return f"tests/{'projections/' * (module == 'projections')}test_{source}.py"
 
 
 # ---- lcref explain
@@ -92,7 +110,7 @@ def run_explain(args) -> int:
     known = explanations()
     chosen = _named(args.name, known) if args.name else list(known)
     if args.json:
-        print(json.dumps([known[name] for name in chosen], indent=1, ensure_ascii=False))
+        print(json.dumps({name: known[name] for name in chosen}, indent=1, ensure_ascii=False))
     else:
         print("\n\n".join(_text(known[name]) for name in chosen) if args.name else _list(known))
     return 0
@@ -115,14 +133,14 @@ def _text(of):
     for key, title in TITLES.items():
         if key in of:
             lines += ["", f"-- {title}", "", of[key]]
-    return "\n".join(lines + (["", "-- oracle", "", of["oracle"]] if "oracle" in of else []))
+    return "\n".join([*lines, "", "-- oracles, and tests", "", *of["oracles"], of["tests"]])
 
 
 def _list(known):
     """All names with their summaries, by kind."""
     width = max(len(name) for name in known)
     lines = []
-    for kind in MODULES:
-        lines += ["", f"{kind}s"] + [f"  {name:{width}}  {of['summary'].splitlines()[0]}"
-                                     for name, of in known.items() if of["kind"] == kind]
+    for kind, title in KINDS.items():
+        lines += ["", title] + [f"  {name:{width}}  {of['summary'].splitlines()[0]}"
+                                for name, of in known.items() if of["kind"] == kind]
     return "\n".join(lines[1:])

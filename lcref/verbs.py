@@ -165,9 +165,11 @@ def _explain(verbs):
         "the cost, the source, where the code is, and where the oracle that tests it. Without NAME "
         "a list of all names.", epilog="For example: lcref explain kmeans_l0")
     verb.set_defaults(run=_command("explain", "run_explain"))
-    verb.add_argument("name", nargs="?", metavar="NAME", help="such as l0_ball, parts.Sum, "
-                      "c_step or quantize")
-    verb.add_argument("--json", action="store_true", help="a list of JSON objects instead")
+    either = verb.add_mutually_exclusive_group()
+    either.add_argument("name", nargs="?", metavar="NAME", help="such as l0_ball, parts.Sum, "
+                        "c_step or quantize")
+    either.add_argument("--list", action="store_true", help="all names, as without NAME")
+    verb.add_argument("--json", action="store_true", help="one JSON object instead, by full name")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
