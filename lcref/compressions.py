@@ -24,7 +24,7 @@ from .projections.quantize import signed_powers
 from .tolerance import wide
 
 __all__ = ["Binary", "Compression", "Each", "LowRank", "PowersOfTwo", "Prune", "Quantize", "Round",
-           "Sum", "Task", "alternate"]
+           "Sum", "Task", "Ternary", "alternate"]
 
 
 def _half(x, radius=math.inf):

@@ -13,7 +13,6 @@ from typing import Any
 
 from . import projections
 from .inputs import did_you_mean
-from .text import KINDS as IN_TEXT
 
 __all__ = ["explanations", "run_explain"]
 
@@ -54,8 +53,6 @@ def _public(module):
     """The names that a module offers, and what they are: functions and classes of its own."""
     found = import_module(f".{module}", __package__)
     names = getattr(found, "__all__", [n for n in vars(found) if not n.startswith("_")])
-    if module == "compressions":    # those of the text form too
-        names = dict.fromkeys([*names, *(kind.__name__ for kind in IN_TEXT.values())])
     things = {name: getattr(found, name) for name in names}
     kinds = (type,) if module == "parts" else (type, FunctionType)
     return [(name, thing) for name, thing in things.items() if isinstance(thing, kinds)
