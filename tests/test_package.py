@@ -1,6 +1,7 @@
 """The package as a whole: what it imports, how long it is, what its archives hold and install."""
 
 import ast
+import configparser
 import inspect
 import io
 import json
@@ -13,10 +14,11 @@ import tarfile
 import tokenize
 import zipfile
 from importlib import import_module
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import lcref
 
@@ -349,6 +351,38 @@ def test_no_file_names_a_path_of_the_machine_it_was_written_on():
     found = [(name, match.group()) for name, text in tracked()
              for match in re.finditer(rf"(?<![\w.~}}])/({home})/\S*", text)]
     assert found == []
+
+
+def requirements():
+    """What lcref needs, under "", and what each of its extras adds."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg", encoding="utf-8")
+    lines = {"": config["options"]["install_requires"], **config["options.extras_require"]}
+    return {extra: [Requirement(line) for line in text.split("\n") if line]
+            for extra, text in lines.items()}
+
+
+@pytest.mark.parametrize("extra", requirements())
+def test_every_requirement_has_a_lower_bound(extra):
+    bounds = {str(needed): [bound.operator for bound in needed.specifier]
+              for needed in requirements()[extra]}
+    assert bounds and {text for text, operators in bounds.items() if operators != [">="]} == set()
+
+
+def installed(name):
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+@pytest.mark.parametrize("extra", requirements())
+def test_what_is_installed_satisfies_the_requirements(extra):
+    versions = {needed: installed(needed.name) for needed in requirements()[extra]}
+    if extra in ("", "test"):       # the tests need both: no other extra has to be installed
+        assert None not in versions.values(), versions
+    assert {str(needed): found for needed, found in versions.items()
+            if found and not needed.specifier.contains(found, prereleases=True)} == {}
 
 
 def test_the_configuration_names_no_package_index():
