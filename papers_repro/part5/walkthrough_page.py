@@ -139,8 +139,8 @@ def draw_path(steps, quadratic, weights, distance):
     weights.plot([], [], "--", color=GREY, label="Δ(θ) of each")
     weights.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     weights.set(ylabel="weight")
-    for found, style, colour, name in ((steps, "-", BLUE, "with λ"),
-                                       (quadratic, "--", ORANGE, "with λ = 0")):
+    for found, style, colour, name in ((steps, "-", BLUE, "multipliers λ"),
+                                       (quadratic, "--", ORANGE, "λ = 0")):
         distance.semilogy(k, [s.feasibility for s in found], style, color=colour, label=name)
     distance.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-    distance.set(xlabel="LC step", ylabel="‖w − Δ(θ)‖ / ‖w‖")
+    distance.set(xlabel="LC step", ylabel="feasibility, ‖w − Δ(θ)‖ / ‖w‖")
