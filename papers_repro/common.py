@@ -30,6 +30,7 @@ from tqdm import tqdm
 
 import fronts
 from lcref import cells, experiment, lc, nets, storage, training
+from lcref.devices import device, host
 from lcref.flags import add_job_flags
 from lcref.nets.checkpoints import read_params
 from lcref.parts import ByTensor, LowRank, Sparse, Sum, leaves
@@ -191,11 +192,10 @@ def compress(name, flags, args):
                        stdout=sys.stderr, env={**os.environ, "OPENBLAS_NUM_THREADS": "1"})
     history = json.loads((folder / "history.json").read_text())
     same_settings(history.pop("settings"), flags, folder)
-    dataset, net = problem(flags, args)
     ended = datetime.date.fromtimestamp((folder / "history.json").stat().st_mtime)
     steps = history.pop("steps")
     return {**about(name, flags, ended), **history, "status": steps[-1]["status"],
-            "wrong": wrong(net, read_params(folder / "compressed.npz", net), dataset),
+            "wrong": left_wrong(folder, parsed(flags_of(flags, args))),
             "path": {key: [rounded(step[key]) for step in steps] for key in PATH}}
 
 
@@ -301,18 +301,22 @@ def kind(flags):
                        if (value := getattr(asked, name))})
 
 
-def problem(flags, args):
-    """The data set and the net."""
-    return training.problem(parsed(flags_of(flags, args)))
+def left_wrong(folder, asked):
+    """The positions of the test images that the net of a folder gets wrong, found where it ran."""
+    dataset, net = training.problem(asked)
+    params = device(asked.device).put(read_params(folder / "compressed.npz", net))
+    with nets.threads(asked.threads):
+        return wrong(net, params, dataset)
 
 
 def wrong(net, params, dataset, batch=500):
-    """The positions of the test images that a net gets wrong."""
-    found = []
-    for i in range(0, len(dataset.y_test), batch):
-        x, y = dataset.x_test[i:i + batch], dataset.y_test[i:i + batch]
-        logits = net.apply(params, dataset.prepare(x))
-        found += (i + np.flatnonzero(np.argmax(logits, axis=1) != y)).tolist()
+    """The positions of the test images that a net gets wrong, both on one device."""
+    found, n = [], dataset.y_test.shape[0]
+    for i in range(0, n, batch):
+        rows = slice(i, min(i + batch, n))
+        x, y = dataset.x_test[rows, ...], dataset.y_test[rows]
+        logits = host(net.apply(params, dataset.prepare(x)))
+        found += (i + np.flatnonzero(np.argmax(logits, axis=1) != host(y))).tolist()
     return found
 
 
