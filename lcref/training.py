@@ -68,7 +68,7 @@ def inputs_of_training(args, dataset: data.Dataset, net: nets.Net) -> dict[str, 
     augment = dataset.augment if args.augment else None
     return {"momentum": args.momentum, "weight_decay": args.weight_decay, "batch": args.batch,
             "seed": args.seed, "draws": net.random, "prepare": augment or dataset.prepare,
-            "epoch_decay": args.epoch_decay, "workers": args.threads if dataset.read_later else 1,
+            "epoch_decay": args.epoch_decay,
             "capture": None if net.random else device(args.device).capture}
 
 

@@ -47,8 +47,8 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
       torchvision has it, which the weights of a trained net must agree with. x holds the names of
       the files, which are read when their batch is needed: in red, green and blue, shrunk or
       grown (bilinear, as Pillow does it) until the shorter side has 256 pixels, cut to the central
-      227 × 227, and normalised as CIFAR-10; for augment(x, rng) cut anywhere, uniformly, and
-      mirrored or not.
+      227 × 227, which is what AlexNet takes, and normalised as CIFAR-10; for augment(x, rng) cut
+      anywhere, uniformly, and mirrored or not. A batch is read in the threads of `nets.threads`.
 
     Parameters
     ----------
@@ -73,8 +73,7 @@ def load(name: str, data_dir: str | os.PathLike | None = None) -> Dataset:
     Notes
     -----
     MNIST and Fashion-MNIST take 220 MB of memory each, CIFAR-10 185 MB, ImageNet some 50 MB of
-    names. The mean is computed in
-    float64, the rest in float32.
+    names. The mean is computed in float64, the rest in float32.
     """
     if name not in LOADERS:
         raise ValueError(f"unknown data set {name!r}{did_you_mean(name, LOADERS)}")

@@ -3,12 +3,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from lcref import cli
+from lcref import cli, nets
 from lcref.data import batches, load
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -127,17 +128,37 @@ def test_images_that_were_held_out_or_flattened_are_those_of_their_files(tmp_pat
         data.shaped((3, 32, 32))
 
 
+@pytest.mark.parametrize("ending", ["png", "JPEG"])
 @pytest.mark.parametrize("content", [b"", b"no image at all", "half of one"])
-def test_a_file_that_is_no_image_is_named_where_its_batch_is_asked_for(tmp_path, content):
-    folder(tmp_path, {"a/good.png": constant((5, 5, 5)), "a/poor.png": ramp(300, 300)})
-    poor = tmp_path / "train" / "a" / "poor.png"
+def test_a_file_that_is_no_image_is_named_where_its_batch_is_asked_for(tmp_path, content, ending):
+    folder(tmp_path, {"a/good.png": constant((5, 5, 5)), f"a/poor.{ending}": ramp(300, 300)})
+    poor = tmp_path / "train" / "a" / f"poor.{ending}"
     written = poor.read_bytes()
     poor.write_bytes(written[:len(written) // 2] if content == "half of one" else content)
     data = load("imagenet", tmp_path)
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="poor.png is damaged or no image"):
+    with pytest.raises(ValueError, match=f"poor.{ending} is damaged or no image"):
         for _ in batches(data.x_train, data.y_train, 1, rng, data.prepare):
             pass
+    with nets.threads(2), pytest.raises(ValueError, match=f"poor.{ending} is damaged"):
+        data.augment(np.repeat(data.x_train, 4, axis=0), rng)
+
+
+def test_the_images_of_a_batch_are_read_in_the_threads_of_the_nets(tmp_path, monkeypatch):
+    data = load("imagenet", folder(tmp_path, {f"a/{i}.png": constant((i, i, i))
+                                              for i in range(8)}))
+    both, met, read = threading.Barrier(2), set(), Image.open
+
+    def opened(file):       # the first image of a thread waits for that of another
+        if threading.get_ident() not in met:
+            met.add(threading.get_ident())
+            both.wait(timeout=20)
+        return read(file)
+
+    monkeypatch.setattr(Image, "open", opened)
+    with nets.threads(2):
+        found = pixels(data.prepare(data.x_train))
+    assert len(met) == 2 and found[:, 0, 0, 0].tolist() == list(range(8))
 
 
 @pytest.mark.parametrize("make, says", [
@@ -212,6 +233,29 @@ def test_threads_change_no_bit_and_the_stand_in_gets_what_is_read(three_classes,
     assert found["lc"]["test_error"] == history["lc"]["test_error"]
     for name, w in one.items():     # as all runs there: float32's rounding over some batches
         np.testing.assert_allclose(there[name], w, rtol=0, atol=1e-5 * np.abs(w).max())
+
+
+def test_a_net_is_trained_on_what_is_not_held_out_and_evaluated_and_swept(three_classes, tmp_path,
+                                                                          capsys):
+    flags = ["--net", "linear", "--data", "imagenet", "--data-dir", str(three_classes)]
+    assert cli.main(["train", *flags, "--epochs", "1", "--lr", "1e-6", "--hold-out", "0.25",
+                     "--out", str(tmp_path / "ref"), "--json", "--quiet"]) == 0
+    trained = json.loads(capsys.readouterr().out)
+    weights = tmp_path / "ref" / "weights.npz"
+    assert cli.main(["eval", str(weights), *flags, "--train", "--json", "--quiet"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test_error"] == trained["test_error"]
+    # of 12 images 9 are trained on and 3 are held out; the errors of the two make that of all
+    assert 12 * found["train_error"] == pytest.approx(
+        9 * trained["train_error"] + 3 * trained["held_out_error"])
+    design = tmp_path / "design.json"
+    design.write_text(json.dumps({"net": "linear", "data": "imagenet", "steps": 1, "epochs": 1,
+                                  "lr": 1e-6, "reference-epochs": 1,
+                                  "grid": [{"compress": ["prune(keep=0.1)", "quantize(k=2)"]}]}))
+    assert cli.main(["sweep", str(design), "--out", str(tmp_path / "cells"), "--workers", "1",
+                     "--data-dir", str(three_classes), "--json", "--quiet"]) == 0
+    counts = json.loads(capsys.readouterr().out)
+    assert (counts["cells"], counts["run"], counts["failed"]) == (2, 2, 0)
 
 
 def test_a_checkpoint_is_refused_where_a_file_has_come_or_gone(three_classes, tmp_path, capsys):
