@@ -256,7 +256,8 @@ def test_each_tensor_has_the_bits_of_its_own_part():
 # ----- nets ----------------------------------------------------------------------------------
 
 SMALL = {"linear": 20, "lenet300": 30, "lenet5": (1, 16, 16), "nin": (3, 16, 16),
-         "resnet20": (3, 8, 8), "vgg16": (3, 32, 32), "alexnet": (3, 67, 67)}
+         "resnet20": (3, 8, 8), "vgg16": (3, 32, 32), "vgg16-quarter": (3, 32, 32),
+         "alexnet": (3, 67, 67)}
 
 
 def compressed(net, large, dtype=np.float64):
