@@ -19,14 +19,14 @@ import fronts  # noqa: E402
 
 REFERENCE = "alexnet_imagenet.npz"
 BASE = (f"--net alexnet --data imagenet --reference {REFERENCE} --batch 256 --augment "
-        "--weight-decay 5e-4 --mu0 2e-5 --growth 1.4 --steps 30 --epochs 1 --lr 1e-3 "
-        "--lr-decay 0.9 --threads 16 --device cuda --storage float16")
+        "--weight-decay 5e-4 --mu0 2e-5 --growth 1.44 --steps 30 --epochs 1 --lr 1e-3 "
+        "--lr-decay 0.9 --train-sample 50000 --threads 16 --device cuda --storage float16")
 ONE_BIT = "each(quantize(k=2))"
 ROWS = {"alexnet-1bit": f"{BASE} --compress '{ONE_BIT}'"} | {
     f"alexnet-1bit-{p}percent": f"{BASE} --compress '{ONE_BIT} + prune(keep={p / 100:g})'"
     for p in (0.25, 0.5, 1)} | {
     "alexnet-keep-2percent": f"{BASE} --compress 'prune(keep=0.02)'"}
-QUICK = {"quick-1bit-1percent": "--net alexnet --data imagenet --reference-epochs 1 --batch 6 "
+QUICK = {"short-1bit-1percent": "--net alexnet --data imagenet --reference-epochs 1 --batch 18 "
          "--lr 1e-3 --steps 1 --epochs 1 --storage float16 "
          f"--compress '{ONE_BIT} + prune(keep=0.01)'"}
 
