@@ -278,7 +278,7 @@ def nonzeros(thetas):
     """How many corrections, or weights of a pruned net, the parts have together."""
     def count(part):
         if isinstance(part, (Sum, ByTensor)):
-            return sum(map(count, leaves(part.parts)))
+            return sum(map(count, leaves(part.parts) if isinstance(part, ByTensor) else part.parts))
         return int(np.count_nonzero(part.values)) if isinstance(part, Sparse) else 0
     return sum(map(count, thetas.values()))
 

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lcref import parse
+
 ROOT = Path(__file__).parent.parent
 REPRO = ROOT / "papers_repro"
 ENV = {**os.environ, "OPENBLAS_NUM_THREADS": "1",
@@ -109,6 +111,20 @@ def test_a_long_row_that_was_stopped_goes_on_and_one_of_other_settings_is_refuse
         common.compress("whole", flags.replace("--steps 3", "--steps 2"), args)
 
 
+def test_the_corrections_of_a_sum_are_counted_whatever_they_correct(common):
+    w = {name: np.random.default_rng(0).normal(size=60) for name in ("a", "b")}
+    for text, count in (("each(quantize(k=2)) + prune(kappa=7)", 7), ("prune(kappa=7)", 7),
+                        ("each(prune(kappa=7) + quantize(k=2))", 14), ("quantize(k=2)", 0)):
+        assert common.nonzeros({0: parse(text).project(w)}) == count
+
+
+def test_a_long_row_finds_what_it_gets_wrong_on_its_device(common, tmp_path):
+    args = type("Args", (), {"work": tmp_path, "reference": None, "data_dir": None})
+    row = common.compress("there", "--reference-epochs 1 --steps 1 --epochs 1 --device strict "
+                          "--compress 'prune(keep=0.1)'", args)
+    assert len(row["wrong"]) == pytest.approx(3.6 * row["lc"]["test_error"])    # of 360 images
+
+
 def test_the_front_is_what_no_other_row_beats(fronts):
     rng = np.random.default_rng(0)
     rows = [{"name": str(i), "kind": "prune", "ratio": {"float32": float(ratio)},
@@ -188,21 +204,34 @@ def test_without_statistics_the_ratio_of_resnet20_counts_what_is_trained(common)
     assert run["without_statistics"](row, "float32") == pytest.approx(32 * trained / bits)
 
 
-@pytest.mark.long      # 45 s: 62 million weights in each of some ten passes over them
+@pytest.mark.long      # half a minute: 58 million weights in each of some ten passes over them
 def test_alexnet_goes_through_its_steps_on_a_folder_of_drawn_images(tmp_path):
     (row,) = quick("part5/alexnet/run.py", tmp_path).values()
-    history = json.loads((tmp_path / "work" / row["name"] / "history.json").read_text())
-    settings = history["settings"]
-    assert (settings["net"], settings["data"], settings["augment"]) == ("alexnet", "imagenet", True)
+    assert "--net alexnet --data imagenet" in row["command"]
     assert sorted(file.name for file in (tmp_path / "imagenet" / "train").iterdir()) == [
         f"n0000000{label}" for label in range(3)]
     assert all(row["lc"][key] * 18 / 100 == pytest.approx(round(row["lc"][key] * 18 / 100))
                for key in ("train_error", "test_error"))        # of 18 and of 6 images
+    assert len(row["wrong"]) * 100 / 6 == pytest.approx(row["lc"]["test_error"])
     # 1 bit a weight, 1% corrections of 16 bits and their positions, the biases in full; at
     # random positions a delta code takes about 8.1 bits
     weights, biases = 62_367_776 - 4096 * 997, 10_568 - 997     # of three classes
     bits = weights * (1 + 0.01 * (16 + 8.1)) + 32 * biases
     assert row["ratio"]["float16"] == pytest.approx(32 * (weights + biases) / bits, rel=0.02)
+
+
+@pytest.mark.long      # a minute: pictures and files of 62 million weights
+def test_a_long_row_of_alexnet_leaves_a_packed_file_of_its_errors(common, tmp_path):
+    run = runpy.run_path(str(REPRO / "part5" / "alexnet" / "run.py"))
+    args = type("Args", (), {"work": tmp_path, "reference": None,
+                             "data_dir": run["draw"](tmp_path)})
+    (flags,) = run["QUICK"].values()
+    row = common.compress("long", flags, args)
+    file = tmp_path / "long" / "model.npz"
+    assert file.stat().st_size == row["file_bytes"] < 62_367_776 * 32 / 8 / 24
+    done = subprocess.run([sys.executable, "-m", "lcref", "eval", file, "--data-dir", tmp_path,
+                           "--json", "--quiet"], capture_output=True, text=True, env=ENV)
+    assert json.loads(done.stdout)["test_error"] == row["lc"]["test_error"]
 
 
 def test_more_weight_on_the_cost_selects_lower_ranks(tmp_path):
