@@ -220,7 +220,7 @@ def test_alexnet_goes_through_its_steps_on_a_folder_of_drawn_images(tmp_path):
     assert row["ratio"]["float16"] == pytest.approx(32 * (weights + biases) / bits, rel=0.02)
 
 
-@pytest.mark.long      # a minute: pictures and files of 62 million weights
+@pytest.mark.long      # 40 s and 6 GB: pictures and files of 58 million weights
 def test_a_long_row_of_alexnet_leaves_a_packed_file_of_its_errors(common, tmp_path):
     run = runpy.run_path(str(REPRO / "part5" / "alexnet" / "run.py"))
     args = type("Args", (), {"work": tmp_path, "reference": None,
